@@ -1,0 +1,173 @@
+"""Every setting of every process, read once from the environment and passed down."""
+
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+from urllib.parse import quote, urlsplit, urlunsplit
+
+from pydantic import Field, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from app.errors import ConfigurationError
+
+Role = Literal["nexus_superuser", "nexus_app", "nexus_worker", "nexus_ro"]
+"""The database roles a process can log in as."""
+
+ROLE_SECRETS: dict[Role, str] = {
+    "nexus_superuser": "pg_superuser_password",
+    "nexus_app": "pg_app_password",
+    "nexus_worker": "pg_worker_password",
+    "nexus_ro": "pg_readonly_password",
+}
+"""The secret that holds each role's password."""
+
+PASSWORD_SECRETS = (*ROLE_SECRETS.values(), "redis_password")
+ALL_SECRETS = (*PASSWORD_SECRETS, "admin_api_key")
+"""Every secret, each a file `<name>.txt` in SECRETS_DIR unless `<NAME>_FILE` says otherwise."""
+
+
+class Settings(BaseSettings):
+    """All settings; an environment variable is a field's name in capitals."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore")
+
+    # Where things listen.
+    host: str = Field("127.0.0.1", description="Address the API binds to.")
+    port: int = Field(8002, ge=1, le=65535, description="Port of the API.")
+    flower_port: int = Field(5555, ge=1, le=65535, description="Port of Flower, on loopback.")
+
+    # Where things are kept.
+    data_dir: Path = Field(Path("data"), description="Folder of the embedded stack: databases, logs, ports.")
+    secrets_dir: Path = Field(Path("secrets"), description="Folder of the secret files.")
+    pg_superuser_password_file: Path | None = Field(None, description="File of nexus_superuser's password.")
+    pg_app_password_file: Path | None = Field(None, description="File of nexus_app's password.")
+    pg_worker_password_file: Path | None = Field(None, description="File of nexus_worker's password.")
+    pg_readonly_password_file: Path | None = Field(None, description="File of nexus_ro's password.")
+    redis_password_file: Path | None = Field(None, description="File of the Redis password.")
+    admin_api_key_file: Path | None = Field(None, description="File of the first administrator's API key.")
+
+    # Servers. Passwords never stand here: they come from the secret files.
+    database_url: str = Field(
+        "postgresql://127.0.0.1:5432/nexus_memory", description="PostgreSQL without credentials; each process adds its own role."
+    )
+    redis_url: str = Field("redis://127.0.0.1:6379/0", description="Redis of the cache; credentials are added when the URL has none.")
+    broker_url: str = Field(
+        "redis://127.0.0.1:6379/1", description="Celery's broker, Redis or RabbitMQ; credentials are added when a Redis URL has none."
+    )
+    redis_cache_user: str = Field("nexus_cache", description="ACL user of the cache; empty for a server with one password only.")
+    redis_broker_user: str = Field("nexus_broker", description="ACL user of the broker; empty for a server with one password only.")
+
+    # Database behaviour.
+    database_pool_size: int = Field(8, ge=1, le=200, description="Connections that one process keeps at most.")
+    database_pool_timeout_seconds: float = Field(5.0, gt=0, description="How long a request waits for a connection before it is answered 503.")
+    database_connect_timeout_seconds: int = Field(3, ge=1, description="How long a connection attempt may take.")
+    statement_timeout_seconds: float = Field(15.0, gt=0, description="How long one SQL statement may run.")
+
+    # API.
+    api_processes: int = Field(2, ge=1, le=64, description="gunicorn processes; each holds a copy of the model.")
+    api_threads: int = Field(8, ge=1, le=256, description="Threads of each gunicorn process.")
+    max_body_bytes: int = Field(8 * 1024 * 1024, ge=1024, description="Largest request body; a larger one is answered 413.")
+    default_language: str = Field("en", pattern="^(en|es|simple)$", description="Language of an episode that names none: en, es or simple.")
+    authentication_cache_seconds: float = Field(5.0, ge=0, description="How long a process trusts a key it has looked up.")
+
+    # Embedding.
+    embedding_model: str = Field("", description="Folder or name of a sentence-transformers model; empty for the shipped all-MiniLM-L6-v2.")
+    embedding_precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto measures at start-up and takes the faster safe one.")
+    embedding_threads: int = Field(0, ge=0, le=256, description="Threads of torch in a worker; 0 shares the cores among WORKER_REPLICAS.")
+    chunk_tokens: int = Field(256, ge=32, description="Longest chunk in the model's tokens, special tokens included.")
+    chunk_overlap_tokens: int = Field(50, ge=0, description="Tokens that neighbouring chunks share.")
+
+    # Queue.
+    worker_replicas: int = Field(2, ge=1, le=64, description="Worker processes of the embedded stack and of compose.")
+    lease_seconds: float = Field(45.0, gt=0, description="How long a claim holds without a heartbeat.")
+    heartbeat_seconds: float = Field(15.0, gt=0, description="How often a worker renews its leases and reports itself.")
+    reaper_seconds: float = Field(5.0, gt=0, description="How often expired leases are looked for.")
+    poll_seconds: float = Field(0.2, gt=0, description="How long an idle dispatcher waits for the doorbell before it looks by itself.")
+    batch_rows: int = Field(32, ge=1, le=256, description="Most rows in one Celery message.")
+    batch_chars: int = Field(16_000, ge=1, description="Most characters in one Celery message, unless one row alone is longer.")
+    claim_rows: int = Field(256, ge=1, le=4096, description="Most rows of one claim.")
+    max_attempts: int = Field(5, ge=1, le=100, description="Attempts before a row is dead, crashes included.")
+    retry_base_seconds: float = Field(5.0, gt=0, description="Wait before the second attempt; each further wait is four times longer.")
+    retry_max_seconds: float = Field(900.0, gt=0, description="Longest wait between attempts.")
+    task_time_limit_seconds: float = Field(120.0, gt=0, description="Hard limit of one task; the child that exceeds it is killed.")
+    worker_proc_alive_timeout_seconds: float = Field(180.0, gt=4, description="How long a child may take to load its model.")
+    redis_visibility_timeout_seconds: int = Field(300, ge=30, description="When Redis redelivers a message that nobody acknowledged.")
+
+    # Health.
+    queue_depth_threshold: int = Field(1000, ge=1, description="Pending rows above which /health reports degraded.")
+    oldest_pending_threshold_seconds: float = Field(300.0, gt=0, description="Age of the oldest pending row above which /health reports degraded.")
+    worker_silence_seconds: float = Field(60.0, gt=0, description="Silence after which a worker or dispatcher counts as gone.")
+
+    # Logs.
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe level that is logged.")
+    log_format: Literal["json", "console"] = Field("json", description="json for machines, console for people.")
+
+    def secret_path(self, name: str) -> Path:
+        """Return the file that holds the named secret."""
+        override: Path | None = getattr(self, f"{name}_file")
+        return override if override is not None else self.secrets_dir / f"{name}.txt"
+
+    def secret(self, name: str) -> str:
+        """Return the named secret.
+
+        Raises:
+            ConfigurationError: The file is missing, empty or unreadable; there is no default.
+        """
+        path = self.secret_path(name)
+        try:
+            value = path.read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise ConfigurationError(f"secret {name}: cannot read {path}: {error.strerror}; `make secrets` writes the missing ones") from error
+        if not value:
+            raise ConfigurationError(f"secret {name}: {path} is empty; delete it and run `make secrets`, or write the secret into it")
+        return value
+
+    def database_dsn(self, role: Role) -> str:
+        """Return the SQLAlchemy URL for one role, its password read from its secret file."""
+        url = urlsplit(self.database_url)
+        host = url.netloc.rpartition("@")[2]
+        netloc = f"{role}:{quote(self.secret(ROLE_SECRETS[role]), safe='')}@{host}"
+        return urlunsplit(("postgresql+psycopg2", netloc, url.path, url.query, ""))
+
+    def _with_redis_credentials(self, raw: str, user: str) -> str:
+        url = urlsplit(raw)
+        if not url.scheme.startswith(("redis", "valkey")) or "@" in url.netloc:
+            return raw
+        netloc = f"{quote(user, safe='')}:{quote(self.secret('redis_password'), safe='')}@{url.netloc}"
+        return urlunsplit((url.scheme, netloc, url.path, url.query, url.fragment))
+
+    @cached_property
+    def cache_dsn(self) -> str:
+        """The URL of the cache with credentials."""
+        return self._with_redis_credentials(self.redis_url, self.redis_cache_user)
+
+    @cached_property
+    def broker_dsn(self) -> str:
+        """The URL of the broker with credentials."""
+        return self._with_redis_credentials(self.broker_url, self.redis_broker_user)
+
+
+def load_settings() -> Settings:
+    """Return the settings of this process.
+
+    Raises:
+        ConfigurationError: Lists every variable that is wrong, all at once.
+    """
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        problems = "; ".join(f"{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
+        raise ConfigurationError(f"settings are wrong: {problems}") from None
+    url = urlsplit(settings.database_url)
+    problems_found = []
+    if not url.scheme.startswith("postgresql") or not url.path.strip("/"):
+        problems_found.append("DATABASE_URL: must look like postgresql://host:port/database")
+    if "@" in url.netloc:
+        problems_found.append("DATABASE_URL: must not name a user or password; each process logs in with its own role and secret file")
+    if settings.heartbeat_seconds * 2 > settings.lease_seconds:
+        problems_found.append("HEARTBEAT_SECONDS: must be at most half of LEASE_SECONDS, or live work loses its lease")
+    if settings.chunk_overlap_tokens * 2 > settings.chunk_tokens:
+        problems_found.append("CHUNK_OVERLAP_TOKENS: must be at most half of CHUNK_TOKENS")
+    if problems_found:
+        raise ConfigurationError("settings are wrong: " + "; ".join(problems_found))
+    return settings

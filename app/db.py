@@ -1,0 +1,70 @@
+"""Connections to PostgreSQL: one pool a process, one short transaction at a time."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sqlalchemy import Connection, Engine, create_engine, text
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from app.config import Role, Settings
+from app.errors import DatabaseUnavailable
+
+_SET_AGENT = text("SELECT set_config('app.current_agent_id', :agent_id, true)")
+
+
+class Database:
+    """A pool of connections that log in as one role.
+
+    Args:
+        settings: Where the server is, and its limits.
+        role: The role this process is.
+        application_name: What pg_stat_activity shows.
+    """
+
+    def __init__(self, settings: Settings, role: Role, application_name: str) -> None:
+        statement_timeout_ms = int(settings.statement_timeout_seconds * 1000)
+        self.role = role
+        self.engine: Engine = create_engine(
+            settings.database_dsn(role),
+            pool_size=settings.database_pool_size,
+            max_overflow=0,
+            pool_timeout=settings.database_pool_timeout_seconds,
+            pool_pre_ping=True,
+            connect_args={
+                "connect_timeout": settings.database_connect_timeout_seconds,
+                "application_name": application_name,
+                "keepalives_idle": 30,
+                "options": f"-c statement_timeout={statement_timeout_ms} -c idle_in_transaction_session_timeout=10000 -c timezone=UTC",
+            },
+        )
+
+    @contextmanager
+    def transaction(self, agent_id: str | None = None) -> Iterator[Connection]:
+        """Run the block in one transaction; commit at its end, roll back if it raises.
+
+        Args:
+            agent_id: Whose rows the transaction may see. It holds for this transaction only, so a
+                pooled connection never carries an agent over. None sees no agent's rows.
+
+        Raises:
+            DatabaseUnavailable: No connection could be had, or it was lost. Whether a commit in
+                flight took effect is then unknown to the caller; an idempotency key settles it.
+        """
+        try:
+            with self.engine.begin() as connection:
+                if agent_id is not None:
+                    connection.execute(_SET_AGENT, {"agent_id": agent_id})
+                yield connection
+        except PoolTimeout as error:
+            raise DatabaseUnavailable("every database connection is busy; try again") from error
+        except (OperationalError, InterfaceError) as error:
+            raise DatabaseUnavailable("the database cannot be reached or gave up; try again") from error
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                raise DatabaseUnavailable("the database connection was lost; try again") from error
+            raise
+
+    def close(self) -> None:
+        """Close every pooled connection."""
+        self.engine.dispose()
