@@ -1,0 +1,45 @@
+"""What happens around every request: its id, its access line, its metrics, its security headers."""
+
+import time
+
+import structlog
+from flask import Flask, Response, g, request
+
+from app.observability import context, metrics
+
+_HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+}
+
+
+def _begin() -> None:
+    g.started = time.perf_counter()
+    g.request_id = context.accept_request_id(request.headers.get("X-Request-ID"))
+    context.start(g.request_id)
+
+
+def _finish(response: Response) -> Response:
+    response.headers["X-Request-ID"] = g.request_id
+    for name, value in _HEADERS.items():
+        response.headers.setdefault(name, value)
+    seconds = time.perf_counter() - g.started
+    rule = request.url_rule.rule if request.url_rule is not None else None
+    metrics.observe_request(request.method, rule, response.status_code, seconds)
+    structlog.get_logger().info(
+        "request",
+        method=request.method[:16],
+        url_rule=rule or metrics.UNMATCHED_RULE,
+        status=response.status_code,
+        duration_ms=round(seconds * 1000, 2),
+    )
+    return response
+
+
+def install(app: Flask) -> None:
+    """Wrap every request; this must come before any other before_request hook."""
+    app.before_request(_begin)
+    app.after_request(_finish)

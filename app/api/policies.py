@@ -1,0 +1,35 @@
+"""Who may call which route: one table with every route of the application."""
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+from app.identity.permissions import Permission
+
+
+class Access(StrEnum):
+    """Routes that do not ask for a permission."""
+
+    OPEN = "open to everybody"
+    KEY_OR_LOOPBACK = "any key, or a caller on this machine"
+
+
+RoutePolicy = Access | Permission
+
+ROUTE_POLICIES: Mapping[str, RoutePolicy] = {
+    "episodes.store_episode": Permission.WRITE_MEMORY,
+    "episodes.store_episodes": Permission.WRITE_MEMORY,
+    "episodes.list_recent": Permission.READ_MEMORY,
+    "episodes.get_episode": Permission.READ_MEMORY,
+    "search.search_memory": Permission.READ_MEMORY,
+    "integrity.verify": Permission.VERIFY_RECEIPTS,
+    "integrity.get_identity": Permission.READ_INTEGRITY,
+    "operations.get_health": Permission.READ_HEALTH,
+    "operations.get_liveness": Access.OPEN,
+    "operations.get_readiness": Access.OPEN,
+    "operations.get_stats": Permission.READ_STATS,
+    "operations.get_metrics": Access.KEY_OR_LOOPBACK,
+    "docs.openapi": Access.OPEN,
+    "docs.page": Access.OPEN,
+    "docs.asset": Access.OPEN,
+}
+"""By endpoint name. A route without an entry answers nobody; a test holds the table and the routes together."""

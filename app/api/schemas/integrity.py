@@ -1,0 +1,71 @@
+"""Bodies and answers of the routes that prove what is stored."""
+
+from typing import Annotated, Self
+from uuid import UUID
+
+from pydantic import BaseModel, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from app.api.schemas.fields import AgentId, HexDigest, JsonObject, Moment, SeqNumber, StrictModel
+
+MAX_RANGE = 10_000
+
+
+class ReceiptBody(StrictModel):
+    """A receipt as the store route gave it."""
+
+    episode_id: UUID
+    seq: SeqNumber
+    version: SeqNumber
+    content_sha256: HexDigest
+    nonce: Annotated[str, Field(pattern=r"^([0-9a-f]{2}){1,64}$")]
+    agent_id: AgentId | None = Field(None, description="May stay in; when it does, it must be the agent that verifies.")
+    created_at: Moment | None = Field(None, description="May stay in; not compared.")
+    embedding: JsonObject | None = Field(None, description="May stay in; not compared.")
+
+
+class VerifyBody(StrictModel):
+    """Either receipts, or the first and last number of a range of accepted episodes."""
+
+    agent_id: AgentId | None = Field(None, description="Verify as this agent only.")
+    receipts: Annotated[list[ReceiptBody], Field(min_length=1, max_length=1000)] | None = None
+    first_seq: SeqNumber | None = None
+    last_seq: SeqNumber | None = None
+
+    @model_validator(mode="after")
+    def _one_kind(self) -> Self:
+        bounds = (self.first_seq is not None, self.last_seq is not None)
+        if (self.receipts is not None) == any(bounds) or any(bounds) != all(bounds):
+            raise PydanticCustomError("receipts_or_range", "give either receipts, or first_seq and last_seq")
+        if self.first_seq is not None and self.last_seq is not None and not 0 <= self.last_seq - self.first_seq < MAX_RANGE:
+            raise PydanticCustomError("seq_range", "last_seq must be at least first_seq, and the range at most 10,000 numbers")
+        return self
+
+
+class VerdictAnswer(BaseModel):
+    """What became of one accepted episode."""
+
+    episode_id: UUID | None
+    seq: int
+    version: int | None
+    verdict: str
+    detail: str
+
+
+class VerifyAnswer(BaseModel):
+    """Verdicts in the order asked for, and how many there are of each."""
+
+    verdicts: list[VerdictAnswer]
+    summary: dict[str, int]
+
+
+class IdentityAnswer(BaseModel):
+    """The accounting identity: accepted = searchable + pending + processing + dead + deleted; drift must be 0."""
+
+    accepted: int
+    searchable: int
+    pending: int
+    processing: int
+    dead: int
+    deleted: int
+    drift: int

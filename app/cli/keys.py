@@ -1,0 +1,101 @@
+"""`keys`: issue, list and revoke API keys from the command line."""
+
+import json
+from collections.abc import Callable
+from dataclasses import asdict
+from datetime import UTC, datetime
+from functools import wraps
+from typing import Any, ParamSpec, TypeVar, get_args
+from uuid import UUID
+
+import click
+
+from app.config import load_settings
+from app.db import Database
+from app.errors import NexusError
+from app.identity.models import ApiKey, KeyRole
+from app.identity.service import KeyService
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _with_clear_errors(command: Callable[P, R]) -> Callable[P, R]:
+    """Turn an expected error into one line on stderr and exit status 1."""
+
+    @wraps(command)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except NexusError as error:
+            raise click.ClickException(error.message) from error
+
+    return wrapper
+
+
+def _service() -> KeyService:
+    return KeyService(Database(load_settings(), "nexus_app", "nexus-keys"), cache_seconds=0)
+
+
+def _state(key: ApiKey) -> str:
+    if key.revoked_at is not None:
+        return "revoked"
+    return "active" if key.is_usable(datetime.now(UTC)) else "expired"
+
+
+def _as_json(key: ApiKey) -> dict[str, Any]:
+    values = {name: value for name, value in asdict(key).items() if name != "key_sha256"}
+    return values | {"state": _state(key)}
+
+
+def _print_json(value: Any) -> None:
+    click.echo(json.dumps(value, default=str, ensure_ascii=False))
+
+
+@click.group()
+def keys() -> None:
+    """API keys: issue, list, revoke."""
+
+
+@keys.command()
+@click.option("--role", type=click.Choice(get_args(KeyRole)), required=True, help="What the key may do.")
+@click.option("--agent", default=None, help="The agent it is bound to; needed for roles agent and readonly.")
+@click.option("--name", required=True, help="What people call it.")
+@click.option("--expires-days", type=int, default=None, help="Days until it stops working; never by default.")
+@click.option("--json", "json_output", is_flag=True, help="Print JSON.")
+@_with_clear_errors
+def create(role: KeyRole, agent: str | None, name: str, expires_days: int | None, json_output: bool) -> None:
+    """Issue a key and print it; it cannot be shown again."""
+    issued = _service().create(role=role, name=name, agent_id=agent, expires_days=expires_days)
+    if json_output:
+        _print_json({"key": issued.secret} | _as_json(issued.key))
+        return
+    click.echo(issued.secret)
+    click.echo(f"key id {issued.key.key_id}; keep the key now, it is not stored and cannot be shown again", err=True)
+
+
+@keys.command("list")
+@click.option("--json", "json_output", is_flag=True, help="Print JSON.")
+@_with_clear_errors
+def list_keys(json_output: bool) -> None:
+    """List every key, oldest first."""
+    found = _service().list_keys()
+    if json_output:
+        _print_json([_as_json(key) for key in found])
+        return
+    for key in found:
+        last_used = "never used" if key.last_used_at is None else f"last used {key.last_used_at:%Y-%m-%d %H:%M}Z"
+        click.echo(f"{key.key_id}  {key.role:<8}  {key.agent_id or '-':<24}  {_state(key):<7}  {last_used}  {key.name}")
+
+
+@keys.command()
+@click.argument("key_id", type=click.UUID)
+@click.option("--json", "json_output", is_flag=True, help="Print JSON.")
+@_with_clear_errors
+def revoke(key_id: UUID, json_output: bool) -> None:
+    """Revoke a key; running processes follow within AUTHENTICATION_CACHE_SECONDS."""
+    key = _service().revoke(key_id)
+    if json_output:
+        _print_json(_as_json(key))
+        return
+    click.echo(f"revoked {key.key_id} ({key.name})")

@@ -1,0 +1,151 @@
+"""Prepares a database: roles and extension by a superuser, schema by Alembic as the owner, the first administrator's key."""
+
+import hashlib
+from pathlib import Path
+
+import psycopg2
+from alembic import command
+from alembic.config import Config
+from psycopg2 import sql
+from psycopg2.extensions import connection as PgConnection
+from psycopg2.extensions import encrypt_password
+from sqlalchemy import make_url, text
+
+from app.config import ROLE_SECRETS, Settings
+from app.db import Database
+from app.errors import ConfigurationError, StackError
+
+_ROOT = Path(__file__).resolve().parent.parent
+_OLDEST_MAJOR = 17
+_ADMIN_KEY = text(
+    "INSERT INTO memory_system.api_keys (key_sha256, name, role) VALUES (:key_sha256, 'first administrator', 'admin')"
+    " ON CONFLICT (key_sha256) DO NOTHING"
+)
+
+
+def _connect(superuser_dsn: str, database: str) -> PgConnection:
+    url = make_url(superuser_dsn)
+    try:
+        connection = psycopg2.connect(
+            host=url.host, port=url.port, user=url.username, password=url.password, dbname=database, connect_timeout=5
+        )
+    except psycopg2.OperationalError as error:
+        raise StackError(f"cannot log in to {url.host}:{url.port}/{database} as {url.username}: {str(error).strip()}") from error
+    connection.autocommit = True
+    return connection
+
+
+def _make_roles(connection: PgConnection, settings: Settings) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT rolname FROM pg_roles")
+        existing = {row[0] for row in cursor.fetchall()}
+        for role, secret in ROLE_SECRETS.items():
+            # The verifier, not the password, goes to the server, so no log there can hold it.
+            verifier = encrypt_password(settings.secret(secret), role, scope=connection, algorithm="scram-sha-256")
+            verb = "ALTER" if role in existing else "CREATE"
+            cursor.execute(
+                sql.SQL(verb + " ROLE {} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS PASSWORD {}").format(
+                    sql.Identifier(role), sql.Literal(verifier)
+                )
+            )
+        for role, attributes in (("nexus_definer", "NOLOGIN NOBYPASSRLS"), ("nexus_backup", "NOLOGIN BYPASSRLS")):
+            verb = "ALTER" if role in existing else "CREATE"
+            cursor.execute(sql.SQL(f"{verb} ROLE {{}} NOSUPERUSER NOCREATEDB NOCREATEROLE {attributes}").format(sql.Identifier(role)))
+        # SET without INHERIT: the owner may hand functions to the definer, and does not see what the definer sees.
+        cursor.execute("GRANT nexus_definer TO nexus_superuser WITH INHERIT FALSE, SET TRUE")
+
+
+def _make_database(connection: PgConnection, name: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT datlocprovider, datlocale, pg_encoding_to_char(encoding) FROM pg_database WHERE datname = %s",
+            (name,),
+        )
+        row = cursor.fetchone()
+        if row is None:
+            cursor.execute(
+                sql.SQL(
+                    "CREATE DATABASE {} OWNER nexus_superuser TEMPLATE template0 ENCODING 'UTF8'"
+                    " LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8' LC_COLLATE 'C' LC_CTYPE 'C'"
+                ).format(sql.Identifier(name))
+            )
+        elif row != ("b", "C.UTF-8", "UTF8"):
+            raise ConfigurationError(
+                f"database {name} has locale {row[1]} ({row[0]}, {row[2]}); words would be indexed wrongly:"
+                " create it with LOCALE_PROVIDER builtin BUILTIN_LOCALE 'C.UTF-8' ENCODING 'UTF8'"
+            )
+        database = sql.Identifier(name)
+        cursor.execute(sql.SQL("ALTER DATABASE {} OWNER TO nexus_superuser").format(database))
+        cursor.execute(sql.SQL("REVOKE ALL ON DATABASE {} FROM PUBLIC").format(database))
+        cursor.execute(sql.SQL("GRANT CONNECT ON DATABASE {} TO nexus_app, nexus_worker, nexus_ro, nexus_backup").format(database))
+
+
+def _prepare_inside(connection: PgConnection) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE EXTENSION IF NOT EXISTS vector WITH SCHEMA public")
+        cursor.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
+        cursor.execute("GRANT USAGE ON SCHEMA public TO nexus_superuser, nexus_app, nexus_worker, nexus_ro, nexus_definer, nexus_backup")
+        # Whatever function the owner makes later, PUBLIC cannot execute it unless a revision says so.
+        cursor.execute("ALTER DEFAULT PRIVILEGES FOR ROLE nexus_superuser REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC")
+        cursor.execute("ALTER DEFAULT PRIVILEGES FOR ROLE nexus_definer REVOKE EXECUTE ON FUNCTIONS FROM PUBLIC")
+
+
+def bootstrap(settings: Settings, superuser_dsn: str) -> None:
+    """Make roles, passwords, the database and the extension `vector`, or bring those that exist up to date. Idempotent.
+
+    Args:
+        settings: Names the database (DATABASE_URL) and holds the roles' passwords (secret files).
+        superuser_dsn: SQLAlchemy URL of a PostgreSQL superuser on the same server.
+
+    Raises:
+        StackError: The server cannot be reached or refuses the login.
+        ConfigurationError: The server is too old, or the database has another locale.
+    """
+    name = make_url(settings.database_url).database or "nexus_memory"
+    connection = _connect(superuser_dsn, make_url(superuser_dsn).database or "postgres")
+    try:
+        if connection.server_version < _OLDEST_MAJOR * 10000:
+            raise ConfigurationError(f"PostgreSQL {_OLDEST_MAJOR} or newer is needed; this server is {connection.server_version // 10000}")
+        _make_roles(connection, settings)
+        _make_database(connection, name)
+    finally:
+        connection.close()
+    connection = _connect(superuser_dsn, name)
+    try:
+        _prepare_inside(connection)
+    finally:
+        connection.close()
+
+
+def alembic_config() -> Config:
+    """Return Alembic's configuration, wherever the process was started."""
+    config = Config(str(_ROOT / "alembic.ini"))
+    config.set_main_option("script_location", str(_ROOT / "migrations"))
+    return config
+
+
+def migrate(settings: Settings, revision: str = "head") -> None:
+    """Bring the schema to a revision, as nexus_superuser.
+
+    Raises:
+        DatabaseUnavailable: The database cannot be reached.
+    """
+    database = Database(settings, "nexus_superuser", "nexus migrations")
+    try:
+        with database.transaction() as connection:
+            config = alembic_config()
+            config.attributes["connection"] = connection
+            command.upgrade(config, revision)
+    finally:
+        database.close()
+
+
+def ensure_admin_key(settings: Settings) -> None:
+    """Register the key in secrets/admin_api_key.txt as an administrator's, if it is not yet. Idempotent."""
+    digest = hashlib.sha256(settings.secret("admin_api_key").encode()).digest()
+    database = Database(settings, "nexus_app", "nexus set-up")
+    try:
+        with database.transaction() as connection:
+            connection.execute(_ADMIN_KEY, {"key_sha256": digest})
+    finally:
+        database.close()

@@ -1,0 +1,56 @@
+"""The tables of embedding models and chunk vectors."""
+
+from pgvector.sqlalchemy import Vector
+from sqlalchemy import Boolean, Column, ForeignKeyConstraint, Index, Integer, LargeBinary, PrimaryKeyConstraint, SmallInteger, Table, Text
+from sqlalchemy import UniqueConstraint, Uuid
+from sqlalchemy import text as sql
+
+from app.schema import NOW, TimestampTz, metadata
+
+embedding_models = Table(
+    "embedding_models",
+    metadata,
+    Column("model_id", SmallInteger, nullable=False, autoincrement=False),
+    Column("name", Text, nullable=False),
+    Column("version", Text, nullable=False),
+    Column("dimensions", Integer, nullable=False),
+    Column("fingerprint", Text, nullable=False),
+    Column("is_active", Boolean, nullable=False, server_default=sql("false")),
+    Column("created_at", TimestampTz, nullable=False, server_default=NOW),
+    PrimaryKeyConstraint("model_id", name="pk_embedding_models"),
+    UniqueConstraint("version", name="uq_embedding_models_version"),
+    schema="memory_system",
+)
+Index("uq_embedding_models_is_active", embedding_models.c.is_active, unique=True, postgresql_where=embedding_models.c.is_active)
+
+episode_chunks = Table(
+    "episode_chunks",
+    metadata,
+    Column("episode_id", Uuid, nullable=False),
+    Column("model_id", SmallInteger, nullable=False),
+    Column("chunk_no", Integer, nullable=False),
+    Column("agent_id", Text, nullable=False),
+    Column("char_start", Integer, nullable=False),
+    Column("char_end", Integer, nullable=False),
+    Column("input_sha256", LargeBinary, nullable=False),
+    Column("embedding", Vector, nullable=False),
+    Column("vector_sha256", LargeBinary, nullable=False),
+    Column("created_at", TimestampTz, nullable=False, server_default=NOW),
+    PrimaryKeyConstraint("episode_id", "model_id", "chunk_no", name="pk_episode_chunks"),
+    ForeignKeyConstraint(
+        ["episode_id"], ["nexus_memory.zep_episodic_memory.episode_id"], name="fk_episode_chunks_episode", ondelete="CASCADE"
+    ),
+    ForeignKeyConstraint(["model_id"], ["memory_system.embedding_models.model_id"], name="fk_episode_chunks_model"),
+    schema="nexus_memory",
+)
+Index("ix_episode_chunks_agent_id_model_id", episode_chunks.c.agent_id, episode_chunks.c.model_id)
+# One HNSW index a model, made by the revision that brings the model: partial, and over an expression, because the column
+# holds vectors of any dimension.
+Index(
+    "ix_episode_chunks_embedding_model_1",
+    sql("(embedding::vector(384)) vector_cosine_ops"),
+    postgresql_using="hnsw",
+    postgresql_with={"m": 16, "ef_construction": 64},
+    postgresql_where=episode_chunks.c.model_id == 1,
+    _table=episode_chunks,
+)

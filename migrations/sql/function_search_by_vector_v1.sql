@@ -1,0 +1,40 @@
+-- The current agent's episodes nearest to a query vector, each by its best chunk; cosine in [-1, 1], greatest first.
+-- Small agents are scanned exactly. A large one goes through HNSW with an iterative scan, so that a filter does not starve it;
+-- should the index still return fewer than asked for, the exact scan answers: a filtered search never silently returns too few.
+-- A chunk counts only while its input hash is that of the episode now, so a stale vector cannot be served.
+CREATE FUNCTION nexus_memory.search_by_vector(query public.vector, model smallint, most integer, filters jsonb, exact_below integer DEFAULT 10000)
+RETURNS TABLE (episode_id uuid, cosine double precision)
+LANGUAGE plpgsql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp
+AS $$
+DECLARE
+    agent text := memory_system.current_agent();
+    dimensions integer := vector_dims(query);
+    held bigint;
+    source text;
+    found_rows bigint;
+BEGIN
+    SELECT count(*) INTO held FROM (
+        SELECT 1 FROM nexus_memory.episode_chunks c WHERE c.agent_id = agent AND c.model_id = model LIMIT exact_below) sample;
+    source := format(
+        'FROM nexus_memory.episode_chunks c JOIN nexus_memory.zep_episodic_memory e ON e.episode_id = c.episode_id'
+        ' WHERE c.agent_id = $2 AND e.agent_id = $2 AND c.model_id = %s AND c.input_sha256 = e.input_sha256 AND %s',
+        model, nexus_memory.episode_filter());
+    IF held >= exact_below THEN
+        PERFORM set_config('hnsw.iterative_scan', 'relaxed_order', true), set_config('hnsw.ef_search', '200', true),
+                set_config('hnsw.max_scan_tuples', '40000', true);
+        RETURN QUERY EXECUTE format(
+            'WITH nearest AS MATERIALIZED (SELECT c.episode_id, c.embedding::vector(%1$s) <=> $3 AS distance %2$s'
+            ' ORDER BY c.embedding::vector(%1$s) <=> $3 LIMIT $4 * 2)'
+            ' SELECT n.episode_id, 1 - min(n.distance) FROM nearest n GROUP BY n.episode_id ORDER BY 2 DESC, 1 LIMIT $4',
+            dimensions, source) USING filters, agent, query, most;
+        GET DIAGNOSTICS found_rows = ROW_COUNT;
+        IF found_rows >= most THEN
+            RETURN;
+        END IF;
+    END IF;
+    -- After a short HNSW answer the same episodes come again from the exact scan; the caller keeps the best of each.
+    RETURN QUERY EXECUTE format(
+        'SELECT c.episode_id, 1 - min(c.embedding::vector(%s) <=> $3) AS cosine %s GROUP BY c.episode_id ORDER BY 2 DESC, 1 LIMIT $4',
+        dimensions, source) USING filters, agent, query, most;
+END $$;
