@@ -59,7 +59,9 @@ class Settings(BaseSettings):
 
     # Database behaviour.
     database_pool_size: int = Field(8, ge=1, le=200, description="Connections that one process keeps at most.")
-    database_pool_timeout_seconds: float = Field(5.0, gt=0, description="How long a request waits for a connection before it is answered 503.")
+    database_pool_timeout_seconds: float = Field(
+        5.0, gt=0, description="How long a request waits for a connection before it is answered 503."
+    )
     database_connect_timeout_seconds: int = Field(3, ge=1, description="How long a connection attempt may take.")
     statement_timeout_seconds: float = Field(15.0, gt=0, description="How long one SQL statement may run.")
 
@@ -72,7 +74,9 @@ class Settings(BaseSettings):
 
     # Embedding.
     embedding_model: str = Field("", description="Folder or name of a sentence-transformers model; empty for the shipped all-MiniLM-L6-v2.")
-    embedding_precision: Literal["auto", "fp32", "bf16"] = Field("auto", description="auto measures at start-up and takes the faster safe one.")
+    embedding_precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="auto measures at start-up and takes the faster safe one."
+    )
     embedding_threads: int = Field(0, ge=0, le=256, description="Threads of torch in a worker; 0 shares the cores among WORKER_REPLICAS.")
     chunk_tokens: int = Field(256, ge=32, description="Longest chunk in the model's tokens, special tokens included.")
     chunk_overlap_tokens: int = Field(50, ge=0, description="Tokens that neighbouring chunks share.")
@@ -95,7 +99,9 @@ class Settings(BaseSettings):
 
     # Health.
     queue_depth_threshold: int = Field(1000, ge=1, description="Pending rows above which /health reports degraded.")
-    oldest_pending_threshold_seconds: float = Field(300.0, gt=0, description="Age of the oldest pending row above which /health reports degraded.")
+    oldest_pending_threshold_seconds: float = Field(
+        300.0, gt=0, description="Age of the oldest pending row above which /health reports degraded."
+    )
     worker_silence_seconds: float = Field(60.0, gt=0, description="Silence after which a worker or dispatcher counts as gone.")
 
     # Logs.
@@ -117,7 +123,9 @@ class Settings(BaseSettings):
         try:
             value = path.read_text(encoding="utf-8").strip()
         except OSError as error:
-            raise ConfigurationError(f"secret {name}: cannot read {path}: {error.strerror}; `make secrets` writes the missing ones") from error
+            raise ConfigurationError(
+                f"secret {name}: cannot read {path}: {error.strerror}; `make secrets` writes the missing ones"
+            ) from error
         if not value:
             raise ConfigurationError(f"secret {name}: {path} is empty; delete it and run `make secrets`, or write the secret into it")
         return value

@@ -48,9 +48,9 @@ def _make_roles(connection: PgConnection, settings: Settings) -> None:
                     sql.Identifier(role), sql.Literal(verifier)
                 )
             )
-        for role, attributes in (("nexus_definer", "NOLOGIN NOBYPASSRLS"), ("nexus_backup", "NOLOGIN BYPASSRLS")):
-            verb = "ALTER" if role in existing else "CREATE"
-            cursor.execute(sql.SQL(f"{verb} ROLE {{}} NOSUPERUSER NOCREATEDB NOCREATEROLE {attributes}").format(sql.Identifier(role)))
+        for group, attributes in (("nexus_definer", "NOLOGIN NOBYPASSRLS"), ("nexus_backup", "NOLOGIN BYPASSRLS")):
+            verb = "ALTER" if group in existing else "CREATE"
+            cursor.execute(sql.SQL(f"{verb} ROLE {{}} NOSUPERUSER NOCREATEDB NOCREATEROLE {attributes}").format(sql.Identifier(group)))
         # SET without INHERIT: the owner may hand functions to the definer, and does not see what the definer sees.
         cursor.execute("GRANT nexus_definer TO nexus_superuser WITH INHERIT FALSE, SET TRUE")
 
@@ -130,9 +130,11 @@ def migrate(settings: Settings, revision: str = "head") -> None:
     Raises:
         DatabaseUnavailable: The database cannot be reached.
     """
-    database = Database(settings, "nexus_superuser", "nexus migrations")
+    database = Database(settings, "nexus_superuser", "nexus migrations", statement_timeout_seconds=0)
     try:
         with database.transaction() as connection:
+            # Two processes that start at once take turns; the second finds nothing left to do.
+            connection.execute(text("SELECT pg_advisory_xact_lock(hashtext('nexus migrations'))"))
             config = alembic_config()
             config.attributes["connection"] = connection
             command.upgrade(config, revision)

@@ -10,7 +10,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from app.config import Role, Settings
 from app.errors import DatabaseUnavailable
 
-_SET_AGENT = text("SELECT set_config('app.current_agent_id', :agent_id, true)")
+_SET_AGENT = text("SELECT set_config('app.current_agent_id', :agent_id, true), set_config('app.traceparent', :traceparent, true)")
 
 
 class Database:
@@ -20,10 +20,12 @@ class Database:
         settings: Where the server is, and its limits.
         role: The role this process is.
         application_name: What pg_stat_activity shows.
+        statement_timeout_seconds: How long one statement may run, if not the configured time; 0 is without limit.
     """
 
-    def __init__(self, settings: Settings, role: Role, application_name: str) -> None:
-        statement_timeout_ms = int(settings.statement_timeout_seconds * 1000)
+    def __init__(self, settings: Settings, role: Role, application_name: str, statement_timeout_seconds: float | None = None) -> None:
+        seconds = settings.statement_timeout_seconds if statement_timeout_seconds is None else statement_timeout_seconds
+        statement_timeout_ms = int(seconds * 1000)
         self.role = role
         self.engine: Engine = create_engine(
             settings.database_dsn(role),
@@ -40,12 +42,13 @@ class Database:
         )
 
     @contextmanager
-    def transaction(self, agent_id: str | None = None) -> Iterator[Connection]:
+    def transaction(self, agent_id: str | None = None, traceparent: str | None = None) -> Iterator[Connection]:
         """Run the block in one transaction; commit at its end, roll back if it raises.
 
         Args:
             agent_id: Whose rows the transaction may see. It holds for this transaction only, so a
                 pooled connection never carries an agent over. None sees no agent's rows.
+            traceparent: W3C trace context that queue rows made here remember; needs an agent.
 
         Raises:
             DatabaseUnavailable: No connection could be had, or it was lost. Whether a commit in
@@ -54,7 +57,7 @@ class Database:
         try:
             with self.engine.begin() as connection:
                 if agent_id is not None:
-                    connection.execute(_SET_AGENT, {"agent_id": agent_id})
+                    connection.execute(_SET_AGENT, {"agent_id": agent_id, "traceparent": traceparent or ""})
                 yield connection
         except PoolTimeout as error:
             raise DatabaseUnavailable("every database connection is busy; try again") from error

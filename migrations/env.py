@@ -17,7 +17,7 @@ def _run(connection: object) -> None:
         connection=connection,  # type: ignore[arg-type]
         target_metadata=metadata,
         include_schemas=True,
-        include_name=_include_name,  # type: ignore[arg-type]
+        include_name=_include_name,
         compare_type=True,
         compare_server_default=False,
     )

@@ -1,36 +1,17 @@
 """`keys`: issue, list and revoke API keys from the command line."""
 
 import json
-from collections.abc import Callable
 from dataclasses import asdict
 from datetime import UTC, datetime
-from functools import wraps
-from typing import Any, ParamSpec, TypeVar, get_args
+from typing import Any, get_args
 from uuid import UUID
 
 import click
 
 from app.config import load_settings
 from app.db import Database
-from app.errors import NexusError
 from app.identity.models import ApiKey, KeyRole
 from app.identity.service import KeyService
-
-P = ParamSpec("P")
-R = TypeVar("R")
-
-
-def _with_clear_errors(command: Callable[P, R]) -> Callable[P, R]:
-    """Turn an expected error into one line on stderr and exit status 1."""
-
-    @wraps(command)
-    def wrapper(*args: P.args, **kwargs: P.kwargs) -> R:
-        try:
-            return command(*args, **kwargs)
-        except NexusError as error:
-            raise click.ClickException(error.message) from error
-
-    return wrapper
 
 
 def _service() -> KeyService:
@@ -63,7 +44,6 @@ def keys() -> None:
 @click.option("--name", required=True, help="What people call it.")
 @click.option("--expires-days", type=int, default=None, help="Days until it stops working; never by default.")
 @click.option("--json", "json_output", is_flag=True, help="Print JSON.")
-@_with_clear_errors
 def create(role: KeyRole, agent: str | None, name: str, expires_days: int | None, json_output: bool) -> None:
     """Issue a key and print it; it cannot be shown again."""
     issued = _service().create(role=role, name=name, agent_id=agent, expires_days=expires_days)
@@ -76,7 +56,6 @@ def create(role: KeyRole, agent: str | None, name: str, expires_days: int | None
 
 @keys.command("list")
 @click.option("--json", "json_output", is_flag=True, help="Print JSON.")
-@_with_clear_errors
 def list_keys(json_output: bool) -> None:
     """List every key, oldest first."""
     found = _service().list_keys()
@@ -91,7 +70,6 @@ def list_keys(json_output: bool) -> None:
 @keys.command()
 @click.argument("key_id", type=click.UUID)
 @click.option("--json", "json_output", is_flag=True, help="Print JSON.")
-@_with_clear_errors
 def revoke(key_id: UUID, json_output: bool) -> None:
     """Revoke a key; running processes follow within AUTHENTICATION_CACHE_SECONDS."""
     key = _service().revoke(key_id)

@@ -106,8 +106,8 @@ class DemoClient:
         """Store at most BATCH_EPISODES episodes in one request; return their receipts in the same order."""
         where = "POST /memory/actions"
         answer, _ = self._call("POST", "/memory/actions", agent_id, {"items": [episode.request_item() for episode in episodes]})
-        receipts = _read(answer, "items", where)
-        if not isinstance(receipts, list) or len(receipts) != len(episodes):
+        receipts = _list(answer, "items", where)
+        if len(receipts) != len(episodes):
             raise DemoError(f"{where} did not answer one receipt for each of the {len(episodes)} episodes")
         return [{name: _read(receipt, name, where) for name in RECEIPT_FIELDS} for receipt in receipts]
 
@@ -132,7 +132,7 @@ class DemoClient:
                 content=str(_read(result, "content", where)),
                 occurred_at=str(_read(result, "occurred_at", where)),
             )
-            for result in _read(answer, "results", where)
+            for result in _list(answer, "results", where)
         ]
         return Answer(hits, int(_number(answer, "pending_embeddings", where)), _number(answer, "took_ms", where), round_trip_ms)
 
@@ -143,7 +143,7 @@ class DemoClient:
         for start in range(0, len(receipts), VERIFY_RECEIPTS):
             part = list(receipts[start : start + VERIFY_RECEIPTS])
             answer, _ = self._call("POST", "/integrity/verify", agent_id, {"receipts": part})
-            for line in _read(answer, "verdicts", where):
+            for line in _list(answer, "verdicts", where):
                 verdicts[str(_read(line, "episode_id", where))] = str(_read(line, "verdict", where))
         return verdicts
 
@@ -184,6 +184,13 @@ def _read(answer: Any, name: str, where: str) -> Any:
     if not isinstance(answer, dict) or name not in answer:
         raise DemoError(f"the answer of {where} has no `{name}`; the service and this demo are of different versions")
     return answer[name]
+
+
+def _list(answer: Any, name: str, where: str) -> list[Any]:
+    value = _read(answer, name, where)
+    if not isinstance(value, list):
+        raise DemoError(f"`{name}` in the answer of {where} is not a list")
+    return value
 
 
 def _number(answer: Any, name: str, where: str) -> float:

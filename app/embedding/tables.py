@@ -2,7 +2,7 @@
 
 from pgvector.sqlalchemy import Vector
 from sqlalchemy import Boolean, Column, ForeignKeyConstraint, Index, Integer, LargeBinary, PrimaryKeyConstraint, SmallInteger, Table, Text
-from sqlalchemy import UniqueConstraint, Uuid
+from sqlalchemy import UniqueConstraint, Uuid, cast
 from sqlalchemy import text as sql
 
 from app.schema import NOW, TimestampTz, metadata
@@ -48,9 +48,9 @@ Index("ix_episode_chunks_agent_id_model_id", episode_chunks.c.agent_id, episode_
 # holds vectors of any dimension.
 Index(
     "ix_episode_chunks_embedding_model_1",
-    sql("(embedding::vector(384)) vector_cosine_ops"),
+    cast(episode_chunks.c.embedding, Vector(384)).label("embedding_384"),
     postgresql_using="hnsw",
     postgresql_with={"m": 16, "ef_construction": 64},
+    postgresql_ops={"embedding_384": "vector_cosine_ops"},
     postgresql_where=episode_chunks.c.model_id == 1,
-    _table=episode_chunks,
 )

@@ -119,18 +119,6 @@ class KeyService:
             raise InvalidRequest("the key could not be stored; try again")
         return IssuedKey(secret=secret, key=key)
 
-    def ensure_admin(self, secret: str, name: str = "first administrator") -> bool:
-        """Store a given administrator's key unless it is there; return whether it was new.
-
-        A key that was revoked stays revoked.
-
-        Raises:
-            InvalidRequest: The secret is shorter than 32 characters.
-        """
-        if not 32 <= len(secret) <= _MAX_SECRET_CHARS:
-            raise InvalidRequest(f"an administrator's key has 32 to {_MAX_SECRET_CHARS} characters")
-        return self._insert(secret, "admin", name, None, None) is not None
-
     def _insert(self, secret: str, role: KeyRole, name: str, agent_id: str | None, expires_days: int | None) -> ApiKey | None:
         if (role in BOUND_ROLES) != (agent_id is not None):
             needs = "needs" if role in BOUND_ROLES else "takes no"
@@ -143,9 +131,7 @@ class KeyService:
             raise InvalidRequest("a key expires after 1 to 36,500 days")
         expires_at = None if expires_days is None else datetime.now(UTC) + timedelta(days=expires_days)
         with self._database.transaction() as connection:
-            return repository.insert(
-                connection, key_sha256=digest(secret), name=name, role=role, agent_id=agent_id, expires_at=expires_at
-            )
+            return repository.insert(connection, key_sha256=digest(secret), name=name, role=role, agent_id=agent_id, expires_at=expires_at)
 
     def list_keys(self) -> list[ApiKey]:
         """Return every key, oldest first; revoked and expired ones too."""

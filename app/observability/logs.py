@@ -16,9 +16,35 @@ Event = MutableMapping[str, Any]
 
 _HIDDEN = "[hidden]"
 _HIDDEN_KEYS = frozenset(
-    """content password passwd secret secrets token authorization x-api-key x_api_key api_key apikey admin_api_key cookie
-    set-cookie nonce query body action_details context_state metadata active_content state_data definition value
-    parameters params dsn""".split()
+    (
+        "content",
+        "password",
+        "passwd",
+        "secret",
+        "secrets",
+        "token",
+        "authorization",
+        "x-api-key",
+        "x_api_key",
+        "api_key",
+        "apikey",
+        "admin_api_key",
+        "cookie",
+        "set-cookie",
+        "nonce",
+        "query",
+        "body",
+        "action_details",
+        "context_state",
+        "metadata",
+        "active_content",
+        "state_data",
+        "definition",
+        "value",
+        "parameters",
+        "params",
+        "dsn",
+    )
 )
 _SECRET_TEXT = (
     (re.compile(r"nxs_[A-Za-z0-9_]+"), "nxs_" + _HIDDEN),
@@ -71,7 +97,7 @@ def describe_exception(_logger: Any, _method: str, event: Event) -> Event:
     if not info:
         return event
     error = info if isinstance(info, BaseException) else info[1] if isinstance(info, tuple) else sys.exc_info()[1]
-    chain = []
+    chain: list[dict[str, Any]] = []
     while error is not None and len(chain) < 5:
         chain.append(_describe(error))
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
@@ -120,13 +146,14 @@ def configure_logging(settings: Settings, process_name: str, stream: TextIO | No
     _route_standard_library(target, level, shared, renderer)
 
 
-def _route_standard_library(target: TextIO, level: int, shared: list[structlog.typing.Processor], renderer: structlog.typing.Processor) -> None:
+def _route_standard_library(
+    target: TextIO, level: int, shared: list[structlog.typing.Processor], renderer: structlog.typing.Processor
+) -> None:
     handler = logging.StreamHandler(target)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=[structlog.stdlib.add_logger_name, *shared],
             processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
-            keep_exc_info=True,
         )
     )
     root = logging.getLogger()

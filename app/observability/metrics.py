@@ -82,7 +82,7 @@ def render(read: Callable[[], DatabaseReadings]) -> tuple[bytes, str]:
     """
     registry = CollectorRegistry()
     if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
-        MultiProcessCollector(registry)
+        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
     else:
         registry.register(_ThisProcess())
     registry.register(_DatabaseCollector(read))

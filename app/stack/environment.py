@@ -18,9 +18,9 @@ def absolute(settings: Settings) -> Settings:
     return _changed(settings, **changes)
 
 
-def with_servers(settings: Settings, state: State, flower_port: int) -> Settings:
-    """Return the settings with the addresses of the embedded servers, where no external one is given."""
-    changes: dict[str, object] = {"flower_port": flower_port}
+def with_servers(settings: Settings, state: State) -> Settings:
+    """Return the settings with Flower's port and the addresses of the embedded servers where no external one is given."""
+    changes: dict[str, object] = {"flower_port": state.flower_port}
     if not is_given(settings, "database_url"):
         changes["database_url"] = f"postgresql://127.0.0.1:{state.postgres_port}/nexus_memory"
     if not is_given(settings, "redis_url"):
@@ -61,5 +61,9 @@ def for_programs(settings: Settings, layout: Layout) -> dict[str, str]:
 
 
 def _changed(settings: Settings, **changes: object) -> Settings:
-    # model_copy counts the changed fields as chosen, which is what for_programs needs.
-    return settings.model_copy(update=changes)
+    # model_copy counts the changed fields as chosen, which is what for_programs needs. It also copies
+    # cached properties, which were computed from the old values.
+    changed = settings.model_copy(update=changes)
+    for cached in set(vars(changed)) - set(type(changed).model_fields):
+        del vars(changed)[cached]
+    return changed

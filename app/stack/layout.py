@@ -96,7 +96,9 @@ class Layout:
             for stale in self.api_metrics.glob("*.db"):
                 stale.unlink(missing_ok=True)
         except OSError as error:
-            raise StackError(f"cannot use DATA_DIR {self.root}: {error.strerror} ({error.filename}); set DATA_DIR to a folder of yours") from error
+            raise StackError(
+                f"cannot use DATA_DIR {self.root}: {error.strerror} ({error.filename}); set DATA_DIR to a folder of yours"
+            ) from error
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,6 @@ class State:
     redis_port: int = 0
     supervisor_pid: int = 0
     supervisor_socket: str = ""
-    database_url: str = ""
 
     @classmethod
     def read(cls, layout: Layout) -> "State":
@@ -123,8 +124,9 @@ class State:
             return cls()
         if not isinstance(raw, dict):
             return cls()
-        known = {f.name: type(f.default) for f in fields(cls)}
-        return cls(**{name: value for name, value in raw.items() if name in known and isinstance(value, known[name])})
+        known: dict[str, type] = {field.name: type(field.default) for field in fields(cls)}
+        kept: dict[str, Any] = {name: value for name, value in raw.items() if name in known and isinstance(value, known[name])}
+        return cls(**kept)
 
     def write(self, layout: Layout) -> "State":
         """Store the state in one step, so that a reader never sees half of it, and return it."""

@@ -76,7 +76,7 @@ def stop_all(stack_id: str, report: Callable[[str], None] = lambda _: None) -> i
 def is_alive(process: psutil.Process) -> bool:
     """Return whether the process still runs; a zombie that nobody has waited for does not."""
     try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.Error:
         return False
 

@@ -18,6 +18,11 @@ class OwnerLock:
         self._path = path
         self._descriptor: int | None = None
 
+    @property
+    def is_held(self) -> bool:
+        """Whether this object holds the lock."""
+        return self._descriptor is not None
+
     def acquire(self) -> None:
         """Take the lock and write this process's id into the file.
 

@@ -50,7 +50,7 @@ def _make_user() -> pwd.struct_passwd:
     useradd = shutil.which("useradd", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
     reason = "there is no `useradd` here"
     if useradd:
-        command = [useradd, "--system", "--user-group", "--no-create-home", "--home-dir", "/nonexistent", "--shell", "/bin/false", USER_NAME]
+        command = [useradd, "--system", "--user-group", "--no-create-home", "--shell", "/bin/false", USER_NAME]
         reason = subprocess.run(command, check=False, capture_output=True, text=True).stderr.strip()
     try:
         return pwd.getpwnam(USER_NAME)

@@ -6,13 +6,15 @@ import re
 import secrets
 import shutil
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import psycopg2
 
 from app.errors import StackError
 from app.stack.layout import Layout
+from app.stack.leftovers import PROGRAM_VARIABLE, STACK_VARIABLE
 from app.stack.os_user import OsUser, let_read, let_through, server_user
 
 _CONFIGURATION = """\
@@ -110,7 +112,9 @@ class Postgres:
         try:
             password = path.read_text(encoding="utf-8").strip()
         except OSError as error:
-            raise StackError(f"cannot read {path} ({error.strerror}), the password of PostgreSQL's superuser; restore it from a backup") from error
+            raise StackError(
+                f"cannot read {path} ({error.strerror}), the password of PostgreSQL's superuser; restore it from a backup"
+            ) from error
         if not password:
             raise StackError(f"{path}, the password of PostgreSQL's superuser, is empty; restore it from a backup")
         return password
@@ -144,7 +148,9 @@ class Postgres:
         let_read(user, tuple(folder for folder in (installation, libraries) if folder.exists()), self._report)
         let_through(user, installation / "bin", self._report)
         if not self._runs(user):
-            raise StackError(f"the user {user.name} cannot run {self.binaries / 'postgres'}; install the environment where other users can read it")
+            raise StackError(
+                f"the user {user.name} cannot run {self.binaries / 'postgres'}; install the environment where other users can read it"
+            )
 
     def _runs(self, user: OsUser) -> bool:
         try:
@@ -184,7 +190,8 @@ class Postgres:
         command += ["--auth=scram-sha-256", "--encoding=UTF8", "--locale-provider=builtin", "--builtin-locale=C.UTF-8", "--locale=C"]
         command += ["--data-checksums", "--no-instructions"]
         try:
-            done = _run_as(user, command)
+            # The mark lets the next start stop an initdb whose owner was killed.
+            done = _run_as(user, command, {STACK_VARIABLE: self._layout.stack_id, PROGRAM_VARIABLE: "initdb"})
         except OSError as error:
             raise StackError(f"cannot run {command[0]}: {error.strerror}") from error
         if done.returncode != 0:
@@ -236,8 +243,8 @@ def _shared_memory() -> str:
     return "posix" if info.f_bavail * info.f_frsize >= 1 << 30 else "mmap"
 
 
-def _run_as(user: OsUser | None, command: list[str]) -> subprocess.CompletedProcess[str]:
-    environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC"}
+def _run_as(user: OsUser | None, command: list[str], extra: Mapping[str, str] = MappingProxyType({})) -> subprocess.CompletedProcess[str]:
+    environment = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", "TZ": "UTC", **extra}
     if user is None:
         return subprocess.run(command, check=False, capture_output=True, text=True, env=environment, cwd="/")
     return subprocess.run(

@@ -25,16 +25,21 @@ def problem(settings: Settings) -> str | None:
     if status != 200:
         return f"the API is not ready ({_reason(status, body)})"
     status, body = _get(f"{url}/health", {"X-API-Key": settings.secret("admin_api_key")})
-    return _workers_problem(status, body)
+    return _components_problem(status, body)
 
 
-def _workers_problem(status: int, body: Any) -> str | None:
-    """Return why the workers do not count as alive, or None when they do."""
+def _components_problem(status: int, body: Any) -> str | None:
+    """Return which components are not healthy yet, or None when all are."""
     components = body.get("components") if isinstance(body, dict) else None
     if not isinstance(components, dict):
         return f"/health does not answer ({_reason(status, body)})"
-    waiting = sorted(name for name, part in components.items() if isinstance(part, dict) and part.get("status") == "unhealthy")
+    waiting = sorted(name for name, part in components.items() if isinstance(part, dict) and _is_missing(name, part.get("status")))
     return f"not healthy yet: {', '.join(waiting)}" if waiting else None
+
+
+def _is_missing(name: str, status: object) -> bool:
+    """Return whether a component keeps the stack from being ready: a backlog may degrade it, a missing worker may not."""
+    return status != "healthy" if "worker" in name or "dispatcher" in name else status == "unhealthy"
 
 
 def _get(url: str, headers: dict[str, str]) -> tuple[int, Any]:

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from app.errors import StackError
 from app.stack.layout import Layout, write_private
@@ -19,9 +21,11 @@ RECONCILER_USER = "nexus_reconciler"
 
 Version = tuple[int, ...]
 
-_FIXED_IN: dict[tuple[int, int], Version] = {(6, 2): (6, 2, 20), (7, 2): (7, 2, 11), (7, 4): (7, 4, 6), (8, 0): (8, 0, 4), (8, 2): (8, 2, 2)}
-"""First release of each Redis line without CVE-2025-49844 (Lua). Source: Redis security advisory GHSA-4789-qfc9-5f9q."""
-_VALKEY_FIXED_IN: dict[tuple[int, int], Version] = {(7, 2): (7, 2, 11), (8, 0): (8, 0, 6), (8, 1): (8, 1, 4)}
+_FIXED_IN: dict[str, dict[Version, Version]] = {
+    "redis": {(6, 2): (6, 2, 20), (7, 2): (7, 2, 11), (7, 4): (7, 4, 6), (8, 0): (8, 0, 4), (8, 2): (8, 2, 2)},
+    "valkey": {(7, 2): (7, 2, 11), (8, 0): (8, 0, 6), (8, 1): (8, 1, 4)},
+}
+"""First release of each line without CVE-2025-49844, which is reached by scripts. Source: advisory GHSA-4789-qfc9-5f9q."""
 
 # CLIENT is @dangerous as a whole; a client may say what it is. INFO names the version for /health.
 _CLIENT = "+info +client|setname +client|setinfo +client|getname +client|id"
@@ -53,9 +57,9 @@ set-proc-title no
 loglevel notice
 logfile ""
 user default off
-user nexus_cache on #{password} ~nexus:* &nexus:* {cache}
-user nexus_broker on #{password} ~* &* {broker}
-user {reconciler} on #{password} ~nexus:* &nexus:* {scripts}
+user nexus_cache on #{password} ~nexus:* resetchannels &nexus:* {cache}
+user nexus_broker on #{password} ~* resetchannels &* {broker}
+user {reconciler} on #{password} ~nexus:* resetchannels &nexus:* {scripts}
 """
 
 
@@ -76,7 +80,7 @@ class RedisBinary:
     @property
     def security_note(self) -> str | None:
         """What is wrong with this version, or None when no fix is known to be missing."""
-        fixed = (_VALKEY_FIXED_IN if self.product == "valkey" else _FIXED_IN).get(self.version[:2])
+        fixed = _FIXED_IN[self.product].get(self.version[:2])
         if fixed is None or self.version >= fixed:
             return None
         return f"{self.label} is behind its security fixes ({'.'.join(map(str, fixed))} is the first with CVE-2025-49844 closed)"
@@ -137,7 +141,9 @@ def problem(port: int, password: str) -> str | None:
     Raises:
         StackError: It refuses the password: waiting would not help.
     """
-    client = redis.Redis(port=port, username="nexus_broker", password=password, socket_timeout=3, socket_connect_timeout=3)
+    # The caller asks again by itself; the client's own retries would only delay it.
+    once = Retry(NoBackoff(), 0)
+    client = redis.Redis(port=port, username="nexus_broker", password=password, socket_timeout=3, socket_connect_timeout=3, retry=once)
     try:
         client.ping()
     except redis.AuthenticationError as error:

@@ -3,6 +3,7 @@
 import http.client
 import os
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from app.errors import StackError
-from app.stack.layout import PROJECT_ROOT, Layout
+from app.stack.layout import PROJECT_ROOT, Layout, State
 from app.stack.leftovers import PROGRAM_VARIABLE, SUPERVISOR
 from app.stack.programs import Program
 
@@ -75,7 +76,6 @@ class ProcessInfo:
     uptime_seconds: float
     stopped_at: int
     """Unix time in seconds at which it last ended, 0 for never."""
-    exit_status: int
 
 
 def configuration(layout: Layout, socket_path: str, programs: Sequence[Program]) -> str:
@@ -131,6 +131,10 @@ def spawn(layout: Layout, environment: Mapping[str, str]) -> "subprocess.Popen[b
         )
 
 
+class SupervisorSilent(StackError):
+    """supervisord does not answer; it may be busy, stopped or gone."""
+
+
 class Supervisor:
     """Calls to a running supervisord.
 
@@ -139,21 +143,21 @@ class Supervisor:
     """
 
     def __init__(self, socket_path: str) -> None:
-        self._proxy = xmlrpc.client.ServerProxy("http://localhost/RPC2", transport=_UnixTransport(socket_path))
+        self._socket_path = socket_path
 
     def _call(self, method: str, *arguments: Any) -> Any:
         try:
-            return getattr(self._proxy, f"supervisor.{method}")(*arguments)
+            # A connection a call: on a Unix socket it costs nothing, and none is ever found broken.
+            with xmlrpc.client.ServerProxy("http://localhost/RPC2", transport=_UnixTransport(self._socket_path)) as proxy:
+                return getattr(proxy, f"supervisor.{method}")(*arguments)
         except (OSError, http.client.HTTPException, xmlrpc.client.ProtocolError) as error:
-            # A broken connection must not be used for the next call.
-            self._proxy("close")()
-            raise StackError(f"the process supervisor does not answer: {error}") from error
+            raise SupervisorSilent(f"the process supervisor does not answer: {error}") from error
 
     def processes(self) -> list[ProcessInfo]:
         """Return every program, in the order in which they start.
 
         Raises:
-            StackError: supervisord does not answer.
+            SupervisorSilent: supervisord does not answer.
         """
         rows = self._call("getAllProcessInfo")
         return [
@@ -163,7 +167,6 @@ class Supervisor:
                 pid=row["pid"],
                 uptime_seconds=max(0, row["now"] - row["start"]) if row["pid"] else 0,
                 stopped_at=row["stop"],
-                exit_status=row["exitstatus"],
             )
             for row in rows
         ]
@@ -212,8 +215,18 @@ class _UnixTransport(xmlrpc.client.Transport):
         super().__init__()
         self._path = path
 
-    def make_connection(self, host: Any) -> _UnixConnection:  # noqa: ARG002 - the signature of the base class
-        return _UnixConnection(self._path)
+    def make_connection(self, host: Any) -> _UnixConnection:
+        connection = _UnixConnection(self._path)
+        # Where the base class finds it to close it.
+        self._connection = host, connection
+        return connection
+
+
+def remove_socket(state: State) -> None:
+    """Remove the temporary folder of supervisord's socket; without effect when there is none."""
+    folder = Path(state.supervisor_socket).parent
+    if state.supervisor_socket and folder.name.startswith("nexus-"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def log_tail(path: Path, lines: int = 3, characters: int = 600) -> str:

@@ -59,4 +59,5 @@ GRANT EXECUTE ON FUNCTION nexus_memory.search_by_vector(public.vector, smallint,
     nexus_memory.search_by_words(text, integer, jsonb), nexus_memory.cosine_of(uuid[], public.vector, smallint) TO nexus_app, nexus_ro;
 GRANT EXECUTE ON FUNCTION memory_system.queue_counts(text), memory_system.accounting_identity(text), memory_system.totals(text),
     memory_system.agent_totals(integer) TO nexus_app, nexus_worker;
+GRANT EXECUTE ON FUNCTION memory_system.claims_of_range(bigint, bigint, text), memory_system.verification_facts(jsonb, text) TO nexus_app;
 GRANT EXECUTE ON FUNCTION memory_system.enqueue_missing(integer) TO nexus_worker;

@@ -12,6 +12,8 @@ ALTER FUNCTION memory_system.queue_counts(text) OWNER TO nexus_definer;
 ALTER FUNCTION memory_system.accounting_identity(text) OWNER TO nexus_definer;
 ALTER FUNCTION memory_system.totals(text) OWNER TO nexus_definer;
 ALTER FUNCTION memory_system.agent_totals(integer) OWNER TO nexus_definer;
+ALTER FUNCTION memory_system.claims_of_range(bigint, bigint, text) OWNER TO nexus_definer;
+ALTER FUNCTION memory_system.verification_facts(jsonb, text) OWNER TO nexus_definer;
 ALTER FUNCTION memory_system.enqueue_missing(integer) OWNER TO nexus_definer;
 ALTER FUNCTION nexus_memory.search_by_vector(public.vector, smallint, integer, jsonb, integer) OWNER TO nexus_definer;
 ALTER FUNCTION nexus_memory.search_by_words(text, integer, jsonb) OWNER TO nexus_definer;

@@ -73,6 +73,8 @@ def upgrade() -> None:
         "function_accounting_identity_v1",
         "function_totals_v1",
         "function_agent_totals_v1",
+        "function_claims_of_range_v1",
+        "function_verification_facts_v1",
         "function_enqueue_missing_v1",
         "function_query_words_v1",
         "function_episode_filter_v1",

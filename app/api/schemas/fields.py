@@ -16,7 +16,7 @@ MAX_OBJECT_BYTES = 64 * 1024
 MAX_OBJECT_DEPTH = 64
 MAX_TAGS = 64
 
-TEXT_PATTERN = r"^[^\x00]*\S[^\x00]*$"
+TEXT_PATTERN = r"^[^\x00]*[^\s\x00][^\x00]*$"
 """Something to read, and no NUL, which PostgreSQL cannot store."""
 
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")

@@ -33,9 +33,11 @@ class SearchBody(StrictModel):
     agent_id: AgentId | None = Field(None, description="Whose memory; needed with an administrator's key unless X-Agent-Id says it.")
     limit: Limit = 10
     mode: Literal["hybrid", "vector", "keyword"] = "hybrid"
-    min_score: Annotated[float, Strict(), Field(ge=-1, le=1)] | None = Field(None, description="Least raw cosine of a result found by vector.")
+    min_score: Annotated[float, Strict(), Field(ge=-1, le=1)] | None = Field(
+        None, description="Least raw cosine of a result found by vector."
+    )
     memory_types: Annotated[list[MemoryType], Field(min_length=1, max_length=3)] = ["episodic"]
-    filters: FiltersBody = FiltersBody()
+    filters: FiltersBody = Field(default_factory=FiltersBody)
     project: Text256 | None = Field(None, description="Short for filters.project.")
     recency_weight: UnitScore = 0.0
     importance_weight: UnitScore = 0.0

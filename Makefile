@@ -1,0 +1,58 @@
+# Everything runs from the environment that `make install` makes; `make` alone prints this help.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV ?= .venv
+RUN := $(VENV)/bin/python -m
+# Named after what it installed, so a changed requirements.txt is installed by the next target.
+STAMP := $(VENV)/.installed-$(shell cksum requirements.txt 2>/dev/null | cut -d' ' -f1)
+
+.DEFAULT_GOAL := help
+.PHONY: help install secrets demo run test check bench format psql clean
+
+help: ## Print this help.
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@echo "  Settings are environment variables: PORT=8002 DATA_DIR=data SECRETS_DIR=secrets WORKER_REPLICAS=2 (all in .env.example)."
+
+$(STAMP): requirements.txt
+	@test -n "$(PYTHON)" || { echo "error: Python 3.11 is needed; install it or set PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "error: $(PYTHON) is older than Python 3.11; set PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(RUN) pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@echo "installing requirements.txt into $(VENV) (the first time takes a few minutes)"
+	@$(RUN) pip install --quiet --disable-pip-version-check -r requirements.txt
+	@rm -f $(VENV)/.installed-*
+	@touch $@
+
+install: $(STAMP) ## Make the environment .venv from requirements.txt.
+
+secrets: $(STAMP) ## Write the secret files that are missing; never overwrite one.
+	@$(RUN) app secrets init
+
+demo: $(STAMP) secrets ## Start everything, store and find a few hundred memories, stop: 0 when all went well.
+	@$(RUN) app demo
+
+run: $(STAMP) secrets ## Run the whole stack in the foreground until Ctrl-C; data stays in DATA_DIR.
+	@$(RUN) app stack up
+
+test: $(STAMP) ## Run every test.
+	@$(RUN) pytest
+
+check: $(STAMP) ## What continuous integration runs: lint, format, types, import contracts, tests.
+	@$(RUN) ruff check .
+	@$(RUN) ruff format --check .
+	@$(RUN) mypy
+	@$(VENV)/bin/lint-imports
+	@$(RUN) pytest
+
+bench: $(STAMP) secrets ## Measure this machine against the targets.
+	@$(RUN) bench
+
+format: $(STAMP) ## Format the code and fix what can be fixed.
+	@$(RUN) ruff check --fix .
+	@$(RUN) ruff format .
+
+psql: $(STAMP) ## Open psql on the running stack (read only; ROLE=nexus_superuser for the owner).
+	@$(RUN) app psql --role $(or $(ROLE),nexus_ro)
+
+clean: ## Remove the environment and caches; data and secrets stay.
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find app tasks tests migrations bench -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

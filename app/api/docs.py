@@ -1,0 +1,115 @@
+"""The API's description: /openapi.json, and /docs with assets that this server ships itself."""
+
+from importlib.resources import files
+from typing import Any
+
+from flask import Blueprint, Response, current_app
+from flask_openapi3.openapi import OpenAPI
+from werkzeug.exceptions import NotFound
+
+from app.api.answers import json_answer
+from app.api.policies import ROUTE_POLICIES, Access
+from app.api.problems import PROBLEM_TYPE
+
+blueprint = Blueprint("docs", __name__)
+
+_SWAGGER = files("flask_openapi3_swagger") / "templates" / "swagger"
+_SHIPPED = {
+    "swagger-ui.css": ("css/swagger-ui.css", "text/css"),
+    "swagger-ui-bundle.js": ("js/swagger-ui-bundle.js", "text/javascript"),
+}
+_START = """window.ui = SwaggerUIBundle({url: "/openapi.json", dom_id: "#swagger-ui", deepLinking: true});
+"""
+_PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head><meta charset="utf-8"><title>NEXUS Cerebro API</title><link rel="stylesheet" href="/docs/swagger-ui.css"></head>
+<body><div id="swagger-ui"></div><script src="/docs/swagger-ui-bundle.js"></script><script src="/docs/start.js"></script></body>
+</html>
+"""
+# Swagger UI sets styles in place and draws its icons from data: URLs; scripts come from this server alone.
+_PAGE_POLICY = (
+    "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
+    "connect-src 'self'; frame-ancestors 'none'"
+)
+
+_PROBLEM = {"schema": {"$ref": "#/components/schemas/Problem"}}
+_AGENT_HEADER = {
+    "name": "X-Agent-Id",
+    "in": "header",
+    "required": False,
+    "description": "Whose memory; for keys that serve any agent.",
+    "schema": {"type": "string", "pattern": "^[A-Za-z0-9._@-]{1,128}$"},
+}
+_IDEMPOTENCY_HEADER = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "required": False,
+    "description": "The same as idempotency_key in the body.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": 256},
+}
+_NO_AGENT = {"operations.get_health", "operations.get_metrics", "integrity.get_identity"}
+
+
+def _complete(operation: dict[str, Any], endpoint: str) -> None:
+    answers = operation.setdefault("responses", {})
+    policy = ROUTE_POLICIES[endpoint]
+    refusals = {"413": "Too large", "415": "Not JSON", "400": "Malformed"} if "requestBody" in operation else {}
+    if policy is not Access.OPEN:
+        operation["security"] = [{"ApiKey": []}, {"Bearer": []}]
+        refusals |= {"401": "No good key", "403": "The key may not do this", "503": "The database is not there now"}
+        if endpoint not in _NO_AGENT:
+            operation.setdefault("parameters", []).append(_AGENT_HEADER)
+    if endpoint == "episodes.store_episode":
+        operation["parameters"].append(_IDEMPOTENCY_HEADER)
+    if endpoint.startswith("episodes.store"):
+        refusals |= {"409": "The idempotency key was used with another body", "410": "It was stored before and deleted"}
+    if endpoint == "episodes.get_episode":
+        refusals |= {"404": "No such episode", "410": "It was deleted"}
+    if "requestBody" in operation or operation.get("parameters"):
+        answers["422"] = {"description": "Invalid input", "content": {PROBLEM_TYPE: _PROBLEM}}
+    else:
+        answers.pop("422", None)
+    for status, description in refusals.items():
+        answers.setdefault(status, {"description": description, "content": {PROBLEM_TYPE: _PROBLEM}})
+
+
+def describe(app: OpenAPI) -> None:
+    """Complete the generated description with what the generator cannot know: keys, headers, problem answers."""
+    description = app.api_doc
+    for rule in app.url_map.iter_rules():
+        path = rule.rule.replace("<", "{").replace(">", "}")
+        for method, operation in description["paths"].get(path, {}).items():
+            if method.upper() in (rule.methods or ()):
+                _complete(operation, rule.endpoint)
+
+
+@blueprint.get("/openapi.json")
+def openapi() -> Response:
+    """Return the OpenAPI 3.1 description."""
+    if not isinstance(current_app, OpenAPI):
+        raise NotFound
+    return json_answer(current_app.api_doc)
+
+
+def _asset(body: bytes | str, content_type: str, cache_control: str) -> Response:
+    answer = Response(body, content_type=content_type)
+    answer.headers["Content-Security-Policy"] = _PAGE_POLICY
+    answer.headers["Cache-Control"] = cache_control
+    return answer
+
+
+@blueprint.get("/docs")
+def page() -> Response:
+    """Return the page that shows the description."""
+    return _asset(_PAGE, "text/html; charset=utf-8", "no-store")
+
+
+@blueprint.get("/docs/<name>")
+def asset(name: str) -> Response:
+    """Return a script or style of the page."""
+    if name == "start.js":
+        return _asset(_START, "text/javascript; charset=utf-8", "no-cache")
+    if name not in _SHIPPED:
+        raise NotFound
+    path, content_type = _SHIPPED[name]
+    return _asset(_SWAGGER.joinpath(path).read_bytes(), f"{content_type}; charset=utf-8", "public, max-age=86400")

@@ -1,0 +1,57 @@
+"""Routes for operators: health, statistics, metrics."""
+
+from flask import Response
+from flask_openapi3.blueprint import APIBlueprint
+from flask_openapi3.models.tag import Tag
+
+from app.api.answers import json_answer
+from app.api.authentication import find_agent
+from app.api.schemas.episodes import AgentQuery
+from app.api.services import services
+from app.observability.metrics import DatabaseReadings, render
+
+blueprint = APIBlueprint("operations", __name__, abp_tags=[Tag(name="operations")])
+
+_JSON_OBJECT = {"content": {"application/json": {"schema": {"type": "object"}}}}
+
+
+@blueprint.get("/health", responses={200: _JSON_OBJECT, 503: _JSON_OBJECT})
+def get_health() -> Response:
+    """Show every component with its latency; 503 when memory does not work."""
+    report = services().health.report()
+    return json_answer(report, 503 if report.status == "unhealthy" else 200)
+
+
+@blueprint.get("/health/live", responses={200: _JSON_OBJECT})
+def get_liveness() -> Response:
+    """Say that the process answers; nothing else is looked at."""
+    return json_answer({"status": "alive"})
+
+
+@blueprint.get("/health/ready", responses={200: _JSON_OBJECT, 503: _JSON_OBJECT})
+def get_readiness() -> Response:
+    """Say whether this process can serve requests now."""
+    is_ready, reason = services().health.ready()
+    return json_answer({"status": "ready" if is_ready else "not_ready", "reason": reason}, 200 if is_ready else 503)
+
+
+@blueprint.get("/stats", responses={200: _JSON_OBJECT})
+def get_stats(query: AgentQuery) -> Response:
+    """Show totals and the queue: of one agent when named, or when the key is bound to one, else of all."""
+    return json_answer(services().stats.stats(find_agent(query.agent_id)))
+
+
+@blueprint.get("/metrics", responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}})
+def get_metrics() -> Response:
+    """Expose metrics for Prometheus; open to callers on this machine."""
+    exposition, content_type = render(_read_database)
+    return Response(exposition, content_type=content_type)
+
+
+def _read_database() -> DatabaseReadings:
+    totals = services().stats.stats(None)
+    return DatabaseReadings(
+        queue_depth=totals["embeddings_queue"],
+        oldest_pending_age_seconds=totals["oldest_pending_age_seconds"],
+        accounting_identity_drift=services().integrity.identity().drift,
+    )

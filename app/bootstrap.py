@@ -1,0 +1,92 @@
+"""The only place where objects are wired together. A worker's services need no Flask."""
+
+import os
+from dataclasses import dataclass
+
+from app.cache.lists import ListCache
+from app.config import Settings
+from app.db import Database
+from app.embedding import repository as embedding_repository
+from app.embedding.encoder import load_encoder
+from app.embedding.models import ActiveModel
+from app.embedding.service import EmbeddingService
+from app.episodes.service import EpisodeService
+from app.identity.service import KeyService
+from app.integrity.service import IntegrityService
+from app.integrity.stats import StatsService
+from app.observability.health import HealthService
+from app.queue.service import QueueService
+from app.redis_client import BestEffortRedis
+from app.search.encoding import QueryEncoder
+from app.search.service import SearchService
+
+
+@dataclass(frozen=True)
+class Services:
+    """What the API and the command line work with."""
+
+    settings: Settings
+    database: Database
+    episodes: EpisodeService
+    search: SearchService
+    integrity: IntegrityService
+    health: HealthService
+    stats: StatsService
+    keys: KeyService
+
+
+@dataclass(frozen=True)
+class WorkerServices:
+    """What one pool child works with."""
+
+    queue: QueueService
+    embedding: EmbeddingService
+
+
+def build_cache_redis(settings: Settings) -> BestEffortRedis:
+    """Return the connection to the cache."""
+    return BestEffortRedis(settings)
+
+
+def build_services(settings: Settings) -> Services:
+    """Return the services of an API process, logged in as nexus_app. No connection is made and no model is loaded yet."""
+    database = Database(settings, "nexus_app", "nexus api")
+    redis = build_cache_redis(settings)
+
+    def active_model() -> ActiveModel | None:
+        with database.transaction() as connection:
+            return embedding_repository.active_model(connection)
+
+    # One thread a query: several requests are encoded at once, and must not fight over the cores.
+    encoder = QueryEncoder(lambda: load_encoder(settings.embedding_model, settings.embedding_precision, 1), active_model)
+    search = SearchService(database, encoder)
+    integrity = IntegrityService(database)
+    return Services(
+        settings=settings,
+        database=database,
+        episodes=EpisodeService(database, ListCache(redis), settings.default_language),
+        search=search,
+        integrity=integrity,
+        health=HealthService(settings, database, redis.redis, integrity, search.ready),
+        stats=StatsService(database),
+        keys=KeyService(database, settings.authentication_cache_seconds),
+    )
+
+
+def build_queue_service(settings: Settings) -> QueueService:
+    """Return the queue for a dispatcher or a worker's parent, logged in as nexus_worker."""
+    return QueueService(Database(settings, "nexus_worker", "nexus queue"), settings)
+
+
+def build_worker_services(settings: Settings) -> WorkerServices:
+    """Load the model and return the services of a pool child; takes seconds.
+
+    Raises:
+        ConfigurationError: The model is not the one that the database expects, or its weights are wrong.
+        DatabaseUnavailable: PostgreSQL cannot be reached.
+    """
+    database = Database(settings, "nexus_worker", "nexus worker")
+    threads = settings.embedding_threads or max(1, (os.cpu_count() or 1) // settings.worker_replicas)
+    encoder = load_encoder(settings.embedding_model, settings.embedding_precision, threads)
+    cache = ListCache(build_cache_redis(settings))
+    return WorkerServices(QueueService(database, settings), EmbeddingService(database, encoder, cache, settings))

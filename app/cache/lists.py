@@ -1,0 +1,65 @@
+"""Lists of an agent's memories in Redis, each valid only for the generation of the memory it was read from."""
+
+import time
+from collections.abc import Iterable
+
+import orjson
+from redis import Redis
+
+from app.cache import keys
+from app.redis_client import BestEffortRedis
+
+_TTL_SECONDS = 60
+
+
+class ListCache:
+    """Caches lists, and rings the doorbell, over one best-effort connection.
+
+    Every write raises the agent's generation; an entry carries the generation that was current before its SQL ran, and counts
+    only while that still holds. So a reader that loaded before a write cannot put the old list back.
+    """
+
+    def __init__(self, redis: BestEffortRedis) -> None:
+        self._redis = redis
+
+    def read(self, agent_id: str, key: str) -> tuple[list[dict[str, object]] | None, int | None]:
+        """Return (items, generation): items is None on a miss, generation is None when Redis is not to be had."""
+
+        def fetch(redis: Redis) -> tuple[list[dict[str, object]] | None, int]:
+            now, entry = redis.mget(keys.generation(agent_id), key)
+            if now is None:
+                # Starts at the clock, so that it differs from any number it had before it was lost.
+                redis.set(keys.generation(agent_id), time.time_ns() // 1000, nx=True)
+                now = redis.get(keys.generation(agent_id))
+            generation = int(now or 0)
+            if entry is None:
+                return None, generation
+            stored = orjson.loads(entry)
+            return (stored["items"] if stored["generation"] == generation else None), generation
+
+        answer = self._redis.attempt("read a list", fetch)
+        return answer if answer is not None else (None, None)
+
+    def store(self, key: str, generation: int, items: list[dict[str, object]]) -> None:
+        """Keep a list for at most a minute.
+
+        Args:
+            key: From app.cache.keys.
+            generation: What `read` returned before the items were loaded.
+            items: JSON-ready.
+        """
+        value = orjson.dumps({"generation": generation, "items": items})
+        self._redis.attempt("store a list", lambda redis: redis.set(key, value, ex=_TTL_SECONDS))
+
+    def invalidate(self, agent_ids: Iterable[str], *, ring: bool) -> None:
+        """Void every list of the agents and, if asked, wake the dispatcher; one round trip, after the commit."""
+
+        def write(redis: Redis) -> None:
+            pipeline = redis.pipeline(transaction=False)
+            for agent_id in agent_ids:
+                pipeline.incr(keys.generation(agent_id))
+            if ring:
+                pipeline.publish(keys.DOORBELL, b"")
+            pipeline.execute()
+
+        self._redis.attempt("void lists and ring the doorbell", write)

@@ -1,0 +1,75 @@
+"""What an episode is on its way in and out."""
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+
+@dataclass(frozen=True, slots=True)
+class NewEpisode:
+    """An episode to store, validated.
+
+    `request_sha256` is the hash of the canonical request: it tells a replay from another request under the same key.
+    """
+
+    content: str
+    request_sha256: bytes
+    action_type: str = "note"
+    actor: str | None = None
+    session_id: str | None = None
+    tags: tuple[str, ...] = ()
+    importance_score: float = 0.5
+    occurred_at: datetime | None = None
+    metadata: dict[str, Any] = field(default_factory=dict)
+    action_details: dict[str, Any] | None = None
+    context_state: dict[str, Any] | None = None
+    project: str | None = None
+    language: str | None = None
+    idempotency_key: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """The proof that an episode was accepted; hashes and nonce are hex.
+
+    `embedding_state` is pending, processing, done, dead or missing. `replayed` says that an earlier request stored it.
+    """
+
+    episode_id: UUID
+    seq: int
+    version: int
+    agent_id: str
+    content_sha256: str
+    nonce: str
+    created_at: datetime
+    embedding_state: str
+    replayed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeView:
+    """An episode as it is stored now, with the state of its vector."""
+
+    episode_id: UUID
+    seq: int
+    agent_id: str
+    session_id: str | None
+    actor: str | None
+    action_type: str
+    content: str
+    version: int
+    content_sha256: str
+    occurred_at: datetime
+    importance_score: float
+    tags: list[str]
+    metadata: dict[str, Any]
+    action_details: dict[str, Any] | None
+    context_state: dict[str, Any] | None
+    project: str | None
+    language: str
+    created_at: datetime
+    updated_at: datetime
+    embedding_state: str
+    embedding_attempts: int
+    embedding_last_error: str | None

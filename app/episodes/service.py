@@ -1,0 +1,121 @@
+"""Storing and reading episodes: PostgreSQL first, the cache after the commit."""
+
+import uuid
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DataError
+
+from app.cache import keys
+from app.cache.lists import ListCache
+from app.db import Database
+from app.episodes import repository
+from app.episodes.models import EpisodeView, NewEpisode, Receipt
+from app.errors import Gone, IdempotencyMismatch, InvalidRequest, NotFound
+
+
+class EpisodeService:
+    """The use cases of episodes.
+
+    Args:
+        database: Logged in as nexus_app.
+        cache: Lists and the doorbell; best effort.
+        default_language: Language of an episode that names none.
+    """
+
+    def __init__(self, database: Database, cache: ListCache, default_language: str) -> None:
+        self._database = database
+        self._cache = cache
+        self._default_language = default_language
+
+    def store(self, agent_id: str, episode: NewEpisode, traceparent: str | None = None) -> Receipt:
+        """Store one episode and return its receipt; see store_many."""
+        return self.store_many(agent_id, [episode], traceparent)[0]
+
+    def store_many(self, agent_id: str, episodes: Sequence[NewEpisode], traceparent: str | None = None) -> list[Receipt]:
+        """Store all the episodes in one transaction, or none, and return a receipt each, in order.
+
+        An item whose idempotency key was used with the same request returns the first receipt, marked as replayed.
+
+        Raises:
+            IdempotencyMismatch: A key was used with another request.
+            Gone: The episode that a key stored was deleted.
+            InvalidRequest: PostgreSQL cannot represent a value.
+            DatabaseUnavailable: Nothing was stored, or, if the connection broke during the commit, that is not known.
+        """
+        items = [(uuid.uuid4(), self._with_language(episode)) for episode in episodes]
+        try:
+            with self._database.transaction(agent_id, traceparent) as connection:
+                receipts = self._store(connection, agent_id, items)
+        except DataError as error:
+            raise InvalidRequest("a value cannot be stored; look for NUL characters and numbers or dates out of range") from error
+        if not all(receipt.replayed for receipt in receipts):
+            self._cache.invalidate([agent_id], ring=True)
+        return receipts
+
+    def _with_language(self, episode: NewEpisode) -> NewEpisode:
+        return episode if episode.language else replace(episode, language=self._default_language)
+
+    def _store(self, connection: Connection, agent_id: str, items: list[tuple[UUID, NewEpisode]]) -> list[Receipt]:
+        used_keys = [item.idempotency_key for _, item in items if item.idempotency_key is not None]
+        if used_keys:
+            self._refuse_deleted(connection, agent_id, used_keys)
+        projects = repository.ensure_projects(connection, agent_id, {item.project for _, item in items if item.project})
+        stored = repository.insert(connection, agent_id, items, projects)
+        if len(stored) == len(items):
+            return [stored[episode_id] for episode_id, _ in items]
+        replayed = repository.find_replayed(connection, agent_id, used_keys)
+        return [stored.get(episode_id) or self._replay(connection, agent_id, item, replayed) for episode_id, item in items]
+
+    @staticmethod
+    def _refuse_deleted(connection: Connection, agent_id: str, used_keys: Sequence[str]) -> None:
+        deleted = repository.find_tombstones(connection, agent_id, used_keys)
+        if deleted:
+            raise Gone("the episode stored under this idempotency key was deleted; use a new key to store it again", count=len(deleted))
+
+    def _replay(self, connection: Connection, agent_id: str, item: NewEpisode, replayed: dict[str, tuple[bytes, Receipt]]) -> Receipt:
+        key = item.idempotency_key
+        if key is None or key not in replayed:
+            # The row that stood in the way was deleted between the two statements.
+            self._refuse_deleted(connection, agent_id, [key] if key else [])
+            raise IdempotencyMismatch("the idempotency key was in use a moment ago; send the request again")
+        request_sha256, receipt = replayed[key]
+        if request_sha256 != item.request_sha256:
+            raise IdempotencyMismatch("this idempotency key was used with another body; use a new key for a new episode")
+        return receipt
+
+    def get(self, agent_id: str, episode_id: UUID) -> EpisodeView:
+        """Return one episode with the state of its vector.
+
+        Raises:
+            Gone: The agent deleted it.
+            NotFound: The agent has no such episode.
+        """
+        with self._database.transaction(agent_id) as connection:
+            view = repository.get(connection, agent_id, episode_id)
+            if view is None and repository.was_deleted(connection, agent_id, episode_id):
+                raise Gone("the episode was deleted")
+        if view is None:
+            raise NotFound("this agent has no such episode")
+        return view
+
+    def recent(self, agent_id: str, limit: int, session_id: str | None = None, tags: Sequence[str] = ()) -> list[EpisodeView]:
+        """Return the latest episodes, latest first, from Redis when it holds them as they are now."""
+        key = keys.recent(agent_id, limit, session_id, tags)
+        cached, generation = self._cache.read(agent_id, key)
+        if cached is not None:
+            return [_from_json(item) for item in cached]
+        with self._database.transaction(agent_id) as connection:
+            views = repository.recent(connection, agent_id, limit, session_id, tags)
+        if generation is not None:
+            self._cache.store(key, generation, [asdict(view) for view in views])
+        return views
+
+
+def _from_json(item: dict[str, Any]) -> EpisodeView:
+    times = {name: datetime.fromisoformat(item[name]) for name in ("occurred_at", "created_at", "updated_at")}
+    return EpisodeView(**{**item, **times, "episode_id": UUID(item["episode_id"])})

@@ -1,0 +1,82 @@
+"""Proving what is stored: verdicts on receipts, and the accounting identity."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import orjson
+from sqlalchemy import Connection
+
+from app.db import Database
+from app.errors import InvalidRequest
+from app.integrity import repository
+from app.integrity.repository import AccountingIdentity
+from app.integrity.verdicts import Verdict, judge
+
+__all__ = ["AccountingIdentity", "IntegrityService", "ReceiptClaim", "Verdict"]
+
+MAX_RANGE = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptClaim:
+    """A receipt as a client kept it; hash and nonce in hex."""
+
+    episode_id: UUID
+    seq: int
+    version: int
+    content_sha256: str
+    nonce: str
+
+
+class IntegrityService:
+    """Checks claims against the ledger, the episodes and their vectors.
+
+    Args:
+        database: Logged in as nexus_app.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def verify_receipts(self, agent_id: str | None, receipts: Sequence[ReceiptClaim]) -> list[Verdict]:
+        """Return a verdict for each receipt, in order.
+
+        Args:
+            agent_id: Whose episodes may be looked at; another agent's is missing. None looks at all, for administrators.
+            receipts: As the service gave them out.
+        """
+        claims = [
+            {
+                "episode_id": claim.episode_id,
+                "seq": claim.seq,
+                "version": claim.version,
+                "content_sha256": claim.content_sha256,
+                "nonce": claim.nonce,
+            }
+            for claim in receipts
+        ]
+        with self._database.transaction(agent_id) as connection:
+            return self._judge(connection, claims, agent_id)
+
+    def verify_range(self, agent_id: str | None, first_seq: int, last_seq: int) -> list[Verdict]:
+        """Return a verdict for each episode accepted or stored with a seq in [first_seq, last_seq], in order of seq.
+
+        Raises:
+            InvalidRequest: The range is backwards or longer than 10,000.
+        """
+        if not 0 <= last_seq - first_seq < MAX_RANGE:
+            raise InvalidRequest(f"first_seq must not be after last_seq, and a range holds at most {MAX_RANGE} numbers")
+        with self._database.transaction(agent_id) as connection:
+            return self._judge(connection, repository.claims_of_range(connection, first_seq, last_seq, agent_id), agent_id)
+
+    @staticmethod
+    def _judge(connection: Connection, claims: Sequence[dict[str, Any]], agent_id: str | None) -> list[Verdict]:
+        facts = repository.facts(connection, orjson.dumps(claims).decode(), agent_id)
+        return [judge(fact) for fact in facts]
+
+    def identity(self, agent_id: str | None = None) -> AccountingIdentity:
+        """Return the accounting identity of one agent, or of all; every term is from one snapshot, and drift must be 0."""
+        with self._database.transaction(agent_id) as connection:
+            return repository.identity(connection, agent_id)

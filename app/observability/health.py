@@ -1,0 +1,175 @@
+"""Whether memory works: each component looked at, and what follows for the whole."""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from kombu.connection import Connection as BrokerConnection
+from redis import Redis
+from redis.exceptions import RedisError
+
+from app.config import Settings
+from app.db import Database
+from app.errors import DatabaseUnavailable
+from app.integrity.service import IntegrityService
+from app.queue import repository as queue_repository
+from app.queue import workers
+from app.queue.workers import Alive
+
+Status = Literal["healthy", "degraded", "unhealthy"]
+
+# The identity counts every row, so it is counted at most this often in a process.
+_IDENTITY_SECONDS = 10.0
+_RANK: dict[Status, int] = {"healthy": 0, "degraded": 1, "unhealthy": 2}
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """One component. `latency_ms` is None when there was nothing to time."""
+
+    status: Status
+    detail: str
+    latency_ms: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HealthReport:
+    """The whole: as bad as its worst component."""
+
+    status: Status
+    components: dict[str, dict[str, Any]]
+
+
+def overall(components: dict[str, Component]) -> Status:
+    """Return the worst status of the components."""
+    return max((component.status for component in components.values()), key=_RANK.__getitem__, default="healthy")
+
+
+class HealthService:
+    """Looks at everything that memory needs.
+
+    Args:
+        settings: Thresholds, and where the broker is.
+        database: Logged in as nexus_app.
+        redis: The cache, asked directly: here a failure is news, not something to work around.
+        integrity: Counts the accounting identity.
+        search_ready: Says whether queries can be encoded.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        database: Database,
+        redis: Redis,
+        integrity: IntegrityService,
+        search_ready: Callable[[], tuple[bool, str]],
+    ) -> None:
+        self._settings = settings
+        self._database = database
+        self._redis = redis
+        self._integrity = integrity
+        self._search_ready = search_ready
+        self._broker_redis: Redis | None = None
+        self._drift: tuple[float, int] | None = None
+
+    def ready(self) -> tuple[bool, str]:
+        """Return whether this process can serve every request now, and if not, why."""
+        try:
+            with self._database.transaction() as connection:
+                workers.alive(connection, self._settings.worker_silence_seconds)
+        except DatabaseUnavailable as error:
+            return False, error.message
+        return self._search_ready()
+
+    def report(self) -> HealthReport:
+        """Look at every component and return what was seen."""
+        components = {
+            "postgresql": self._timed(self._postgresql),
+            "redis": self._timed(lambda: self._ping(self._redis, "the cache is off; reads go to PostgreSQL")),
+            "broker": self._timed(self._broker),
+            "encoder": self._encoder(),
+        }
+        components.update(self._work() if components["postgresql"].status == "healthy" else _unknown("PostgreSQL is down"))
+        return HealthReport(overall(components), {name: asdict(component) for name, component in components.items()})
+
+    @staticmethod
+    def _timed(check: Callable[[], Component]) -> Component:
+        started = time.perf_counter()
+        component = check()
+        return Component(component.status, component.detail, round((time.perf_counter() - started) * 1000, 2))
+
+    def _postgresql(self) -> Component:
+        try:
+            with self._database.transaction() as connection:
+                workers.alive(connection, self._settings.worker_silence_seconds)
+        except DatabaseUnavailable as error:
+            return Component("unhealthy", f"{error.message}; nothing can be stored or found")
+        return Component("healthy", "reachable")
+
+    @staticmethod
+    def _ping(redis: Redis, consequence: str) -> Component:
+        try:
+            redis.ping()
+        except RedisError as error:
+            return Component("degraded", f"{type(error).__name__}: {consequence}")
+        return Component("healthy", "reachable")
+
+    def _broker(self) -> Component:
+        consequence = "new episodes are stored and found by words, but get no vectors until the broker is back"
+        dsn = self._settings.broker_dsn
+        if dsn.startswith("redis"):
+            self._broker_redis = self._broker_redis or Redis.from_url(dsn, socket_connect_timeout=1, socket_timeout=1)
+            return self._ping(self._broker_redis, consequence)
+        connection = BrokerConnection(dsn, connect_timeout=2)
+        try:
+            with connection:
+                connection.ensure_connection(max_retries=1, timeout=2)
+        except (OSError, *connection.connection_errors) as error:
+            return Component("degraded", f"{type(error).__name__}: {consequence}")
+        return Component("healthy", "reachable")
+
+    def _encoder(self) -> Component:
+        is_ready, problem = self._search_ready()
+        return Component("healthy", "loaded") if is_ready else Component("degraded", f"{problem}; search by words works")
+
+    def _work(self) -> dict[str, Component]:
+        try:
+            with self._database.transaction() as connection:
+                alive = workers.alive(connection, self._settings.worker_silence_seconds)
+                counts = queue_repository.counts(connection, None)
+            drift = self._identity_drift()
+        except DatabaseUnavailable as error:
+            return _unknown(error.message)
+        return {
+            "dispatcher": _presence(alive.get("dispatcher"), "dispatcher"),
+            "worker": _presence(alive.get("worker"), "worker"),
+            "queue": self._queue(counts),
+            "accounting_identity": Component("healthy", "drift 0")
+            if drift == 0
+            else Component("unhealthy", f"drift {drift}: accepted episodes are unaccounted for; POST /integrity/verify names them"),
+        }
+
+    def _queue(self, counts: Any) -> Component:
+        detail = (
+            f"{counts.pending} pending, {counts.processing} processing, {counts.dead} dead; oldest {counts.oldest_pending_seconds:.1f} s"
+        )
+        too_deep = counts.pending > self._settings.queue_depth_threshold
+        too_old = counts.oldest_pending_seconds > self._settings.oldest_pending_threshold_seconds
+        return Component("degraded" if too_deep or too_old or counts.dead else "healthy", detail)
+
+    def _identity_drift(self) -> int:
+        now = time.monotonic()
+        if self._drift is None or now - self._drift[0] > _IDENTITY_SECONDS:
+            self._drift = (now, self._integrity.identity().drift)
+        return self._drift[1]
+
+
+def _presence(alive: Alive | None, kind: str) -> Component:
+    if alive is None or alive.processes == 0:
+        return Component("degraded", f"no {kind} was heard from lately; new episodes get no vectors")
+    return Component("healthy", f"{alive.processes} alive")
+
+
+def _unknown(reason: str) -> dict[str, Component]:
+    return {name: Component("degraded", f"not known: {reason}") for name in ("dispatcher", "worker", "queue", "accounting_identity")}

@@ -1,0 +1,88 @@
+"""The dispatcher's loop: claim, publish, reap, and sleep until the doorbell rings."""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+
+import structlog
+
+from app.config import Settings
+from app.errors import DatabaseUnavailable
+from app.queue.models import Batch
+from app.queue.service import QueueService
+from app.queue.workers import this_process
+
+_log = structlog.get_logger(__name__)
+
+Publish = Callable[[Sequence[Batch]], None]
+"""Sends batches to the broker. It may raise: the leases of what was not sent run out, and the rows come back uncharged."""
+
+Doorbell = Callable[[float], None]
+"""Returns when the doorbell rings or after the given seconds."""
+
+
+class Dispatcher:
+    """Moves work from PostgreSQL to the broker. Any number may run; none leads.
+
+    Args:
+        queue: Claims and reaps.
+        publish: Sends batches.
+        wait_for_doorbell: Sleeps until there may be work.
+        settings: Times.
+    """
+
+    def __init__(self, queue: QueueService, publish: Publish, wait_for_doorbell: Doorbell, settings: Settings) -> None:
+        self._queue = queue
+        self._publish = publish
+        self._wait = wait_for_doorbell
+        self._settings = settings
+        self._identity = this_process("dispatcher")
+        self._next_reap = 0.0
+        self._next_beat = 0.0
+
+    def run(self, stop: threading.Event) -> None:
+        """Dispatch until `stop` is set. An unreachable database is waited for, not died of."""
+        pause = self._settings.poll_seconds
+        while not stop.is_set():
+            try:
+                self._keep_house()
+                found_work = self.run_once()
+                pause = self._settings.poll_seconds
+            except DatabaseUnavailable as error:
+                _log.warning("database_unavailable", error=error.message, retry_in_seconds=pause, action="check PostgreSQL")
+                pause = min(5.0, pause * 2)
+                stop.wait(pause)
+                continue
+            if not found_work:
+                self._wait(self._settings.poll_seconds)
+        try:
+            self._queue.leave(self._identity)
+        except DatabaseUnavailable:
+            _log.info("left_unannounced")
+
+    def run_once(self) -> bool:
+        """Claim and publish once, and return whether there was anything."""
+        batches = self._queue.claim()
+        if not batches:
+            return False
+        try:
+            self._publish(batches)
+        except Exception as error:
+            # Whatever the broker's client raises, some messages may have gone out and some not; the lease settles it.
+            _log.warning(
+                "publish_failed",
+                error=type(error).__name__,
+                batches=len(batches),
+                action="rows return when their lease ends; check that the broker is up",
+            )
+            self._wait(self._settings.poll_seconds)
+        return True
+
+    def _keep_house(self) -> None:
+        now = time.monotonic()
+        if now >= self._next_reap:
+            self._queue.reap()
+            self._next_reap = now + self._settings.reaper_seconds
+        if now >= self._next_beat:
+            self._queue.beat(self._identity)
+            self._next_beat = now + self._settings.heartbeat_seconds

@@ -1,0 +1,85 @@
+"""Who is at work: the rows by which dispatchers and workers are known, and their SQL."""
+
+import os
+import socket
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, text
+
+_BEAT = text(
+    """
+    INSERT INTO memory_system.workers (worker_id, kind, hostname, pid, slots, model_id, precision, items_per_second)
+    VALUES (:worker_id, :kind, :hostname, :pid, :slots, :model_id, :precision, :items_per_second)
+    ON CONFLICT (worker_id) DO UPDATE
+        SET heartbeat_at = now(), slots = excluded.slots, items_per_second = excluded.items_per_second
+    """
+)
+_LEAVE = text("DELETE FROM memory_system.workers WHERE worker_id = :worker_id")
+_PRUNE = text("DELETE FROM memory_system.workers WHERE heartbeat_at < now() - interval '1 day'")
+_ALIVE = text(
+    """
+    SELECT kind, count(*) AS processes, coalesce(sum(slots), 0) AS slots, coalesce(sum(items_per_second), 0) AS items_per_second
+    FROM memory_system.workers WHERE heartbeat_at > now() - make_interval(secs => :silence_seconds) GROUP BY kind
+    """
+)
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerIdentity:
+    """One process that takes part in the queue's work. `slots` is how many batches it encodes at once; a dispatcher has none."""
+
+    worker_id: str
+    kind: str
+    hostname: str
+    pid: int
+    slots: int = 0
+    model_id: int | None = None
+    precision: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Alive:
+    """How many processes of a kind were heard from lately, with the sum of their slots and rates (items a second)."""
+
+    processes: int = 0
+    slots: int = 0
+    items_per_second: float = 0.0
+
+
+def this_process(kind: str, slots: int = 0, model_id: int | None = None, precision: str | None = None) -> WorkerIdentity:
+    """Return the identity of the running process."""
+    hostname = socket.gethostname()
+    return WorkerIdentity(f"{kind}@{hostname}:{os.getpid()}", kind, hostname, os.getpid(), slots, model_id, precision)
+
+
+def beat(connection: Connection, identity: WorkerIdentity, items_per_second: float | None = None) -> None:
+    """Say that the process is alive."""
+    connection.execute(
+        _BEAT,
+        {
+            "worker_id": identity.worker_id,
+            "kind": identity.kind,
+            "hostname": identity.hostname,
+            "pid": identity.pid,
+            "slots": identity.slots,
+            "model_id": identity.model_id,
+            "precision": identity.precision,
+            "items_per_second": items_per_second,
+        },
+    )
+
+
+def leave(connection: Connection, identity: WorkerIdentity) -> None:
+    """Say that the process ends, so that no room is kept for it."""
+    connection.execute(_LEAVE, {"worker_id": identity.worker_id})
+
+
+def prune(connection: Connection) -> int:
+    """Forget processes not heard from for a day and return how many."""
+    return connection.execute(_PRUNE).rowcount
+
+
+def alive(connection: Connection, silence_seconds: float) -> dict[str, Alive]:
+    """Return the live processes by kind; a kind with none is absent."""
+    rows = connection.execute(_ALIVE, {"silence_seconds": silence_seconds})
+    return {row.kind: Alive(int(row.processes), int(row.slots), float(row.items_per_second)) for row in rows}

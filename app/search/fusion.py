@@ -1,0 +1,81 @@
+"""Ranks candidates by meaning and words together: pure functions over scores."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from uuid import UUID
+
+LEXICAL_WEIGHT = 0.5
+"""Weight of the words when some episode holds all of the query's words; it falls with the share of idf that the best one holds."""
+
+RECENCY_HALF_LIFE_DAYS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class WordScore:
+    """BM25 of an episode, and `coverage`, the share in [0, 1] of the query's idf that it holds."""
+
+    bm25: float
+    coverage: float
+
+
+@dataclass(frozen=True, slots=True)
+class Ranked:
+    """A candidate with its score in [0, 1] and its parts; `cosine` is None without a vector."""
+
+    episode_id: UUID
+    score: float
+    vector: float
+    lexical: float
+    lexical_weight: float
+    cosine: float | None
+    bm25: float
+
+
+def fuse(cosines: Mapping[UUID, float], words: Mapping[UUID, WordScore], *, use_vector: bool, use_words: bool) -> list[Ranked]:
+    """Return every candidate, best first; ties are broken by id, so the order is stable.
+
+    A weighted sum of scores, not of ranks: the cosine spread over the candidates' range, and BM25 relative to the best. Rank fusion
+    throws away how much better the first is than the tenth.
+
+    Args:
+        cosines: Raw cosine by episode, of every candidate that has a vector.
+        words: Word score by episode; those absent hold no word of the query.
+        use_vector: Whether meaning counts.
+        use_words: Whether words count.
+
+    Source: Bruch, Gai and Ingber, An Analysis of Fusion Functions for Hybrid Retrieval (2023), on convex combination.
+    """
+    candidates = (cosines.keys() if use_vector else set()) | (words.keys() if use_words else set())
+    low, high = (min(cosines.values()), max(cosines.values())) if cosines else (0.0, 0.0)
+    best_bm25 = max((score.bm25 for score in words.values()), default=0.0)
+    weight = lexical_weight(words) if use_vector and use_words else float(use_words)
+    ranked = []
+    for episode_id in candidates:
+        cosine, word = cosines.get(episode_id), words.get(episode_id)
+        vector = _spread(cosine, low, high) if use_vector else 0.0
+        lexical = word.bm25 / best_bm25 if word is not None and best_bm25 > 0 else 0.0
+        score = (1 - weight) * vector + weight * lexical
+        ranked.append(Ranked(episode_id, score, vector, lexical, weight, cosine, word.bm25 if word is not None else 0.0))
+    return sorted(ranked, key=lambda r: (-r.score, str(r.episode_id)))
+
+
+def lexical_weight(words: Mapping[UUID, WordScore]) -> float:
+    """Return the weight of the words in [0, LEXICAL_WEIGHT]: where few of the query's words occur anywhere, they say little."""
+    return LEXICAL_WEIGHT * min(1.0, max((score.coverage for score in words.values()), default=0.0))
+
+
+def _spread(cosine: float | None, low: float, high: float) -> float:
+    if cosine is None:
+        return 0.0
+    return (cosine - low) / (high - low) if high > low else 1.0
+
+
+def recency(age_days: float) -> float:
+    """Return 1 for now (or the future), halving every 30 days."""
+    return float(0.5 ** (max(0.0, age_days) / RECENCY_HALF_LIFE_DAYS))
+
+
+def weigh_in(score: float, recency_score: float, importance: float, recency_weight: float, importance_weight: float) -> float:
+    """Return the mean of score, recency and importance under weights 1, recency_weight and importance_weight; in [0, 1]."""
+    total = score + recency_weight * recency_score + importance_weight * importance
+    return total / (1.0 + recency_weight + importance_weight)

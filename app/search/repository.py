@@ -1,0 +1,46 @@
+"""All SQL of search: calls of the definer functions that may use the indexes, each bound to the transaction's agent."""
+
+from collections.abc import Sequence
+from uuid import UUID
+
+import numpy as np
+import orjson
+from numpy.typing import NDArray
+from sqlalchemy import Connection, text
+
+from app.search.fusion import WordScore
+
+_BY_VECTOR = text(
+    "SELECT episode_id, cosine FROM nexus_memory.search_by_vector("
+    "CAST(:query AS public.vector), CAST(:model_id AS smallint), :most, CAST(:filters AS jsonb))"
+)
+_BY_WORDS = text("SELECT episode_id, bm25, coverage FROM nexus_memory.search_by_words(:query, :most, CAST(:filters AS jsonb))")
+_COSINE_OF = text(
+    "SELECT episode_id, cosine FROM nexus_memory.cosine_of("
+    "CAST(:ids AS uuid[]), CAST(:query AS public.vector), CAST(:model_id AS smallint))"
+)
+
+
+def _literal(vector: NDArray[np.float32]) -> str:
+    return orjson.dumps(vector, option=orjson.OPT_SERIALIZE_NUMPY).decode()
+
+
+def by_vector(connection: Connection, vector: NDArray[np.float32], model_id: int, most: int, filters: str) -> dict[UUID, float]:
+    """Return the cosine of the nearest episodes, by id; at most `most`, fewer only when the agent has fewer that pass the filters."""
+    rows = connection.execute(_BY_VECTOR, {"query": _literal(vector), "model_id": model_id, "most": most, "filters": filters})
+    cosines: dict[UUID, float] = {}
+    for episode_id, cosine in rows:
+        cosines[episode_id] = max(cosine, cosines.get(episode_id, -1.0))
+    return cosines
+
+
+def by_words(connection: Connection, query: str, most: int, filters: str) -> dict[UUID, WordScore]:
+    """Return the word scores of the episodes that hold any word of the query, by id; at most `most`, the best."""
+    rows = connection.execute(_BY_WORDS, {"query": query, "most": most, "filters": filters})
+    return {row.episode_id: WordScore(row.bm25, row.coverage) for row in rows}
+
+
+def cosine_of(connection: Connection, ids: Sequence[UUID], vector: NDArray[np.float32], model_id: int) -> dict[UUID, float]:
+    """Return the cosine of each named episode that has a present vector, by id."""
+    rows = connection.execute(_COSINE_OF, {"ids": list(map(str, ids)), "query": _literal(vector), "model_id": model_id})
+    return {row.episode_id: row.cosine for row in rows}

@@ -1,0 +1,18 @@
+"""What beat sends, and how often: data only. Several beats do no harm, because each tick is claimed once in PostgreSQL."""
+
+from tasks.names import ENQUEUE_MISSING, PRUNE, QUEUE_UPKEEP
+
+BEAT_SCHEDULE = {
+    "enqueue episodes that the triggers missed": {
+        "task": ENQUEUE_MISSING,
+        "schedule": 300.0,
+        "kwargs": {"period_seconds": 300},
+        "options": {"queue": QUEUE_UPKEEP},
+    },
+    "forget old ticks and silent processes": {
+        "task": PRUNE,
+        "schedule": 3600.0,
+        "kwargs": {"period_seconds": 3600},
+        "options": {"queue": QUEUE_UPKEEP},
+    },
+}

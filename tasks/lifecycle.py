@@ -1,0 +1,114 @@
+"""What a worker process does when it starts, lives, dies and stops."""
+
+import os
+import threading
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import structlog
+from billiard.exceptions import TimeLimitExceeded, WorkerLostError
+from celery.signals import celeryd_init, setup_logging, task_failure, worker_process_init, worker_process_shutdown
+
+from app.bootstrap import WorkerServices, build_queue_service, build_worker_services
+from app.embedding.service import Rate
+from app.errors import NexusError
+from app.observability.logs import configure_logging
+from app.queue.workers import WorkerIdentity, this_process
+from tasks.celery_app import settings
+from tasks.names import EMBED_BATCH
+
+_log = structlog.get_logger(__name__)
+
+
+class ChildProcess:
+    """The services of this pool child, and the thread by which it says that it is alive."""
+
+    def __init__(self) -> None:
+        self.services: WorkerServices = build_worker_services(settings)
+        embedding = self.services.embedding
+        self.identity: WorkerIdentity = this_process("worker", 1, embedding.model.model_id, embedding.precision)
+        self._stopped = threading.Event()
+        self._rate = Rate()
+
+    def start(self) -> None:
+        """Announce the process now and keep announcing it."""
+        self._beat()
+        threading.Thread(target=self._beat_on, name="heartbeat", daemon=True).start()
+
+    def _beat(self) -> None:
+        self.services.queue.beat(self.identity, self._rate.since_last(self.services.embedding.items_done))
+
+    def _beat_on(self) -> None:
+        while not self._stopped.wait(settings.heartbeat_seconds):
+            try:
+                self._beat()
+            except NexusError as error:
+                _log.warning("heartbeat_failed", error=error.message, action="check PostgreSQL; work goes on")
+
+    def stop(self) -> None:
+        """Stop announcing the process and take its row away."""
+        self._stopped.set()
+        try:
+            self.services.queue.leave(self.identity)
+        except NexusError:
+            _log.info("left_unannounced")
+
+
+_child: ChildProcess | None = None
+
+
+def child() -> ChildProcess:
+    """Return this pool child's services; tasks run in no other process."""
+    if _child is None:
+        raise RuntimeError("tasks run in a pool child, after worker_process_init")
+    return _child
+
+
+@setup_logging.connect
+def _configure_logging(**_: Any) -> None:
+    configure_logging(settings, "worker")
+
+
+@celeryd_init.connect
+def _check_secrets(**_: Any) -> None:
+    """Refuse to start with a secret missing, before any connection is tried."""
+    for name in ("pg_worker_password", "redis_password"):
+        settings.secret(name)
+
+
+@worker_process_init.connect
+def _start_child(**_: Any) -> None:
+    global _child
+    configure_logging(settings, "worker")
+    try:
+        _child = ChildProcess()
+        _child.start()
+    except NexusError as error:
+        _log.critical("worker_cannot_start", code=error.code, error=error.message)
+        # Without a pause the parent would replace this child as fast as it can.
+        threading.Event().wait(5)
+        os._exit(1)
+
+
+@worker_process_shutdown.connect
+def _stop_child(**_: Any) -> None:
+    if _child is not None:
+        _child.stop()
+
+
+@task_failure.connect
+def _release_rows_of_dead_child(
+    sender: Any = None, exception: BaseException | None = None, kwargs: dict[str, Any] | None = None, **_: Any
+) -> None:
+    """In the parent: a child died or was killed at the time limit, so its rows go back now instead of when the lease ends."""
+    if getattr(sender, "name", None) != EMBED_BATCH or not isinstance(exception, WorkerLostError | TimeLimitExceeded) or not kwargs:
+        return
+    code = "worker_lost" if isinstance(exception, WorkerLostError) else "time_limit_exceeded"
+    target_ids: Sequence[UUID] = [UUID(target_id) for target_id in kwargs["target_ids"]]
+    try:
+        build_queue_service(settings).release_crashed(
+            kwargs["target_kind"], target_ids, UUID(kwargs["token"]), f"{code}: {type(exception).__name__}"
+        )
+    except NexusError as error:
+        _log.warning("rows_not_released", error=error.message, action="nothing to do: the rows come back when their lease ends")

@@ -1,0 +1,10 @@
+"""The name of every Celery task and queue, each typed here and nowhere else."""
+
+from app.queue.packing import EMBED_QUEUES
+
+EMBED_BATCH = "embedding.embed_batch"
+PRUNE = "upkeep.prune"
+ENQUEUE_MISSING = "upkeep.enqueue_missing"
+
+QUEUE_UPKEEP = "upkeep"
+CONSUMED_QUEUES = (*EMBED_QUEUES, QUEUE_UPKEEP)

@@ -1,0 +1,19 @@
+"""The periodic tasks, each run once a tick however many beats send it."""
+
+from tasks.celery_app import app
+from tasks.lifecycle import child
+from tasks.names import ENQUEUE_MISSING, PRUNE
+
+
+@app.task(name=ENQUEUE_MISSING)
+def enqueue_missing(*, period_seconds: int) -> int:
+    """Enqueue episodes that the triggers missed and return how many."""
+    queue = child().services.queue
+    return queue.enqueue_missing() if queue.begin_tick(ENQUEUE_MISSING, period_seconds) else 0
+
+
+@app.task(name=PRUNE)
+def prune(*, period_seconds: int) -> dict[str, int]:
+    """Forget old ticks and processes long gone, and return how many of each."""
+    queue = child().services.queue
+    return queue.prune() if queue.begin_tick(PRUNE, period_seconds) else {}

@@ -1,0 +1,153 @@
+"""Services that keep everything in a dictionary, for tests of the HTTP layer alone."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, cast
+from uuid import UUID, uuid4
+
+from app.bootstrap import Services
+from app.config import Settings
+from app.episodes.models import EpisodeView, NewEpisode, Receipt
+from app.errors import DatabaseUnavailable, NotFound, Unauthenticated
+from app.identity.models import KeyRole, Principal
+from app.integrity.service import AccountingIdentity, ReceiptClaim, Verdict
+from app.search.query import SearchAnswer, SearchQuery
+
+KEYS: dict[str, tuple[KeyRole, str | None]] = {
+    "nxs_admin_key": ("admin", None),
+    "nxs_agent_alice": ("agent", "alice"),
+    "nxs_readonly_alice": ("readonly", "alice"),
+    "nxs_operator_key": ("operator", None),
+}
+
+
+class Keys:
+    """Knows the four keys above."""
+
+    def authenticate(self, secret: str) -> Principal:
+        """Return whom the key stands for."""
+        if secret not in KEYS:
+            raise Unauthenticated("the API key is not valid")
+        role, agent_id = KEYS[secret]
+        return Principal(key_id=UUID(int=1), role=role, agent_id=agent_id)
+
+
+@dataclass
+class Episodes:
+    """Remembers what the routes handed over."""
+
+    stored: list[tuple[str, NewEpisode]] = field(default_factory=list)
+    traceparents: list[str | None] = field(default_factory=list)
+    failure: Exception | None = None
+
+    def store(self, agent_id: str, episode: NewEpisode, traceparent: str | None = None) -> Receipt:
+        """Keep the episode."""
+        return self.store_many(agent_id, [episode], traceparent)[0]
+
+    def store_many(self, agent_id: str, episodes: Sequence[NewEpisode], traceparent: str | None = None) -> list[Receipt]:
+        """Keep the episodes."""
+        if self.failure is not None:
+            raise self.failure
+        self.traceparents.append(traceparent)
+        receipts = []
+        for episode in episodes:
+            self.stored.append((agent_id, episode))
+            digest = hashlib.sha256(episode.content.encode()).hexdigest()
+            receipts.append(Receipt(uuid4(), len(self.stored), 1, agent_id, digest, "00" * 16, datetime.now(UTC), "pending", False))
+        return receipts
+
+    def get(self, agent_id: str, episode_id: UUID) -> EpisodeView:
+        """Find nothing."""
+        raise NotFound("there is no such episode")
+
+    def recent(self, agent_id: str, limit: int, session_id: str | None, tags: Sequence[str]) -> list[EpisodeView]:
+        """Return nothing."""
+        return []
+
+
+@dataclass
+class Search:
+    """Remembers the queries."""
+
+    queries: list[SearchQuery] = field(default_factory=list)
+
+    def search(self, agent_id: str, query: SearchQuery) -> SearchAnswer:
+        """Find nothing."""
+        self.queries.append(query)
+        return SearchAnswer(results=[], pending_embeddings=0, took_ms=0.1)
+
+
+@dataclass
+class Integrity:
+    """Calls everything searchable."""
+
+    agents: list[str | None] = field(default_factory=list)
+
+    def verify_receipts(self, agent_id: str | None, receipts: Sequence[ReceiptClaim]) -> list[Verdict]:
+        """Return one verdict per receipt."""
+        self.agents.append(agent_id)
+        return [Verdict(claim.episode_id, claim.seq, claim.version, "searchable", "") for claim in receipts]
+
+    def verify_range(self, agent_id: str | None, first_seq: int, last_seq: int) -> list[Verdict]:
+        """Return no verdict."""
+        self.agents.append(agent_id)
+        return []
+
+    def identity(self) -> AccountingIdentity:
+        """Return an identity that holds."""
+        return AccountingIdentity(3, 1, 1, 1, 0, 0, 0)
+
+
+@dataclass
+class Report:
+    """A health report."""
+
+    status: str
+
+
+@dataclass
+class Health:
+    """Reports what it is told to."""
+
+    status: str = "healthy"
+
+    def report(self) -> Report:
+        """Return the status."""
+        return Report(self.status)
+
+    def ready(self) -> tuple[bool, str]:
+        """Return whether the status allows traffic."""
+        return self.status != "unhealthy", self.status
+
+
+@dataclass
+class Stats:
+    """Counts nothing, or fails as told."""
+
+    is_down: bool = False
+    agents: list[str | None] = field(default_factory=list)
+
+    def stats(self, agent_id: str | None) -> dict[str, Any]:
+        """Return the shape of the answer."""
+        self.agents.append(agent_id)
+        if self.is_down:
+            raise DatabaseUnavailable("the database cannot be reached")
+        return {"embeddings_queue": {"pending": 2, "processing": 0, "done": 5, "dead": 1}, "oldest_pending_age_seconds": 1.5}
+
+
+@dataclass
+class Doubles:
+    """All of them."""
+
+    episodes: Episodes = field(default_factory=Episodes)
+    search: Search = field(default_factory=Search)
+    integrity: Integrity = field(default_factory=Integrity)
+    health: Health = field(default_factory=Health)
+    stats: Stats = field(default_factory=Stats)
+    keys: Keys = field(default_factory=Keys)
+
+    def as_services(self, settings: Settings) -> Services:
+        """Return them in the place of the real ones."""
+        return Services(settings=settings, database=cast(Any, None), **cast(Any, self.__dict__))

@@ -1,0 +1,69 @@
+"""Logs are JSON lines without secrets and without memory content."""
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import structlog
+
+from app.config import Settings
+from app.observability import context
+from app.observability.logs import configure_logging
+
+SECRET = "nxs_admin_" + "a" * 40
+
+
+@pytest.fixture
+def lines(tmp_path: Path) -> Iterator[Any]:
+    stream = io.StringIO()
+    root = logging.getLogger()
+    before, level = root.handlers[:], root.level
+    configure_logging(Settings(secrets_dir=tmp_path), "api", stream)
+    yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
+    root.handlers[:] = before
+    root.setLevel(level)
+    logging.captureWarnings(False)
+    structlog.reset_defaults()
+
+
+def test_line_names_process_level_time_and_request(lines: Any) -> None:
+    context.start("req-1")
+    context.add(agent_id="alice")
+    structlog.get_logger().info("stored", count=2)
+    (line,) = lines()
+    assert line["event"] == "stored" and line["count"] == 2 and line["process"] == "api" and line["level"] == "info"
+    assert line["request_id"] == "req-1" and line["agent_id"] == "alice" and line["timestamp"].endswith("Z")
+
+
+def test_secrets_and_content_are_hidden_wherever_they_stand(lines: Any) -> None:
+    structlog.get_logger().info(
+        f"tried {SECRET}",
+        content="my diary",
+        Authorization="Bearer x",
+        nested={"x-api-key": "k", "deep": [{"password": "p"}, SECRET]},
+        url="redis://user:hunter2@localhost/0",
+    )
+    logging.getLogger("library").warning("connecting to %s with %s", "postgresql://nexus_app:hunter2@db/x", SECRET)
+    written = json.dumps(lines())
+    for hidden in (SECRET, "my diary", "Bearer x", '"k"', '"p"', "hunter2"):
+        assert hidden not in written
+    assert lines()[1]["logger"] == "library" and lines()[1]["process"] == "api"
+
+
+def test_exception_is_logged_by_class_and_place_without_its_message(lines: Any) -> None:
+    try:
+        try:
+            raise ValueError("DETAIL: Failing row contains (my diary)")
+        except ValueError as error:
+            raise RuntimeError("while storing my diary") from error
+    except RuntimeError as error:
+        structlog.get_logger().error("crashed", exc_info=error)
+        logging.getLogger("library").exception("crashed too")
+    for line in lines():
+        assert [entry["type"] for entry in line["exception"]] == ["builtins.RuntimeError", "builtins.ValueError"]
+        assert any("test_api_logs.py" in frame for frame in line["exception"][0]["frames"])
+    assert "my diary" not in json.dumps(lines())
