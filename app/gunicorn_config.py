@@ -1,6 +1,7 @@
 """gunicorn's configuration: processes and threads, limits, JSON logs, and metrics that several processes share."""
 
 import os
+from pathlib import Path
 from typing import Any
 
 from gunicorn.glogging import Logger  # type: ignore[import-untyped]
@@ -45,10 +46,10 @@ limit_request_field_size = 8190
 
 def on_starting(_server: Any) -> None:
     """Forget the counters of an earlier run: its processes are gone, and Prometheus expects a restart at zero."""
-    os.makedirs(_metrics_dir, mode=0o700, exist_ok=True)
-    for entry in os.scandir(_metrics_dir):
-        if entry.name.endswith(".db"):
-            os.unlink(entry.path)
+    folder = Path(_metrics_dir)
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for file in folder.glob("*.db"):
+        file.unlink()
 
 
 def child_exit(_server: Any, worker: Any) -> None:

@@ -65,6 +65,8 @@ def _transport_options(settings: Settings) -> dict[str, object]:
 
 # Celery's prefork children inherit this; without it a child would share all cores with every other one.
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+# The celery command takes BROKER_URL for its own --broker and lets that overrule the application; ours has no credentials in it.
+os.environ.pop("CELERY_BROKER_URL", None)
 
 settings = load_settings()
 app = make_celery(settings)

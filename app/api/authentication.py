@@ -69,7 +69,6 @@ def check_access() -> None:
         raise Unauthenticated("an API key is needed: send it as X-API-Key, or as Authorization: Bearer <key>")
     principal = services().keys.authenticate(key)
     context.add(role=principal.role)
-    g.role = principal.role
     require(principal, policy if isinstance(policy, Permission) else Permission.READ_HEALTH)
     g.principal = principal
 
@@ -103,7 +102,6 @@ def find_agent(*named: str | None) -> str | None:
         agent_id = principal.agent_id
     if agent_id is not None:
         context.add(agent_id=agent_id)
-        g.agent_id = agent_id
     return agent_id
 
 

@@ -24,8 +24,11 @@ def _begin() -> None:
 
 def _finish(response: Response) -> Response:
     response.headers["X-Request-ID"] = g.request_id
-    for name, value in _HEADERS.items():
-        response.headers.setdefault(name, value)
+    if "Content-Security-Policy" in response.headers:  # The page of the documentation has headers of its own.
+        for name, value in _HEADERS.items():
+            response.headers.setdefault(name, value)
+    else:
+        response.headers.extend(_HEADERS)
     seconds = time.perf_counter() - g.started
     rule = request.url_rule.rule if request.url_rule is not None else None
     metrics.observe_request(request.method, rule, response.status_code, seconds)

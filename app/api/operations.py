@@ -6,8 +6,9 @@ from flask_openapi3.models.tag import Tag
 
 from app.api.answers import json_answer
 from app.api.authentication import find_agent
-from app.api.schemas.episodes import AgentQuery
+from app.api.schemas.operations import StatsQuery
 from app.api.services import services
+from app.errors import InvalidRequest
 from app.observability.metrics import DatabaseReadings, render
 
 blueprint = APIBlueprint("operations", __name__, abp_tags=[Tag(name="operations")])
@@ -36,9 +37,12 @@ def get_readiness() -> Response:
 
 
 @blueprint.get("/stats", responses={200: _JSON_OBJECT})
-def get_stats(query: AgentQuery) -> Response:
+def get_stats(query: StatsQuery) -> Response:
     """Show totals and the queue: of one agent when named, or when the key is bound to one, else of all."""
-    return json_answer(services().stats.stats(find_agent(query.agent_id)))
+    agent_id = find_agent(query.agent_id)
+    if query.per_agent and agent_id is not None:
+        raise InvalidRequest("per_agent counts all agents: it needs a key that serves any agent, and no agent named")
+    return json_answer(services().stats.stats(agent_id, per_agent=query.per_agent))
 
 
 @blueprint.get("/metrics", responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}})

@@ -47,16 +47,17 @@ _HIDDEN_KEYS = frozenset(
     )
 )
 _SECRET_TEXT = (
-    (re.compile(r"nxs_[A-Za-z0-9_]+"), "nxs_" + _HIDDEN),
-    (re.compile(r"(?<=://)[^/\s@]*:[^/\s@]*(?=@)"), _HIDDEN),
+    ("nxs_", re.compile(r"nxs_[A-Za-z0-9_]+"), "nxs_" + _HIDDEN),
+    ("://", re.compile(r"(?<=://)[^/\s@]*:[^/\s@]*(?=@)"), _HIDDEN),
 )
 _MAX_DEPTH = 6
 
 
 def _clean(value: Any, depth: int = 0) -> Any:
     if isinstance(value, str):
-        for pattern, replacement in _SECRET_TEXT:
-            value = pattern.sub(replacement, value)
+        for sign, pattern, replacement in _SECRET_TEXT:
+            if sign in value:
+                value = pattern.sub(replacement, value)
         return value
     if depth >= _MAX_DEPTH:
         return "[too deep]"

@@ -29,8 +29,8 @@ def _store(name: str, field: str | None = None, status: int = 422, code: str = "
     return BadInput(name, "/memory/action", status, code, json={"content": "x"} | body, field=field)
 
 
-def _raw(name: str, status: int, code: str, data: bytes, content_type: str = "application/json", path: str = "/memory/action") -> BadInput:
-    return BadInput(name, path, status, code, data=data, content_type=content_type)
+def _raw(name: str, status: int, code: str, data: bytes, content_type: str = "application/json") -> BadInput:
+    return BadInput(name, "/memory/action", status, code, data=data, content_type=content_type)
 
 
 def _search(name: str, field: str | None = None, **body: Any) -> BadInput:
@@ -81,7 +81,7 @@ BAD_INPUTS = [
     _store("NUL in content", "content", content="a\0b"),
     _store("NUL in details' content", "action_details", content=None, action_details={"content": "a\0b"}),
     _store("unknown field", "importance", importance=0.5),
-    _store("unknown field with a strange name", None, **{"\u202e" * 500: "x"}),
+    BadInput("unknown field with a strange name", "/memory/action", 422, "invalid_request", json={"content": "x", "\u202e" * 500: "x"}),
     _store("importance 1.5", "importance_score", importance_score=1.5),
     _store("importance -0.1", "importance_score", importance_score=-0.1),
     _store("importance text", "importance_score", importance_score="0.5"),
@@ -211,6 +211,8 @@ BAD_INPUTS = [
     _get("recent NUL in session", "/memory/episodic/recent?session_id=a%00b", field="session_id"),
     _get("recent blank tag", "/memory/episodic/recent?tags=a&tags=%20", field="tags.1"),
     _get("recent bad agent", "/memory/episodic/recent?agent_id=a%2Fb", field="agent_id"),
+    _get("stats of agents for an agent", "/stats?per_agent=true"),
+    _get("stats per agent maybe", "/stats?per_agent=maybe", field="per_agent"),
     _get("bad id", "/memory/episodic/not-a-uuid", field="episode_id"),
     _get("id with NUL", "/memory/episodic/a%00b", field="episode_id"),
     _get("unknown id", f"/memory/episodic/{ID}", 404, "not_found"),

@@ -129,7 +129,7 @@ class Stats:
     is_down: bool = False
     agents: list[str | None] = field(default_factory=list)
 
-    def stats(self, agent_id: str | None) -> dict[str, Any]:
+    def stats(self, agent_id: str | None, *, per_agent: bool = False) -> dict[str, Any]:
         """Return the shape of the answer."""
         self.agents.append(agent_id)
         if self.is_down:

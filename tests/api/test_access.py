@@ -93,12 +93,15 @@ def test_bound_key_naming_another_agent_is_403(layer: FlaskClient, doubles: Doub
         layer.post("/integrity/verify", json=RECEIPTS | {"agent_id": "bob"}, headers=headers),
     ):
         assert (answer.status_code, answer.get_json()["code"]) == (403, "permission_denied")
-    assert doubles.episodes.stored == [] and doubles.stats.agents == [] and doubles.integrity.agents == []
+    assert doubles.episodes.stored == []
+    assert doubles.stats.agents == []
+    assert doubles.integrity.agents == []
 
 
 def test_verification_and_stats_are_confined_to_the_bound_agent(layer: FlaskClient, doubles: Doubles) -> None:
     for key in ("nxs_agent_alice", "nxs_operator_key"):
         layer.post("/integrity/verify", json={"first_seq": 1, "last_seq": 10}, headers={"X-API-Key": key})
         layer.get("/stats", headers={"X-API-Key": key})
+    assert layer.get("/stats?per_agent=true", headers={"X-API-Key": "nxs_agent_alice"}).status_code == 422
     assert doubles.integrity.agents == ["alice", None]
     assert doubles.stats.agents == ["alice", None]

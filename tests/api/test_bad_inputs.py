@@ -23,10 +23,14 @@ def test_bad_input_is_refused_with_status_code_and_field(case: BadInput, layer: 
     assert (answer.status_code, body["code"]) == (case.status, case.code), body
     assert answer.content_type == "application/problem+json"
     assert body["request_id"] == answer.headers["X-Request-ID"]
-    assert body["status"] == case.status and body["title"] and body["type"] and body["detail"]
+    assert body["status"] == case.status
+    assert body["title"]
+    assert body["type"]
+    assert body["detail"]
     if case.field is not None:
         assert case.field in [error["field"] for error in body["errors"]], body
-    assert doubles.episodes.stored == [] and doubles.search.queries == []
+    assert doubles.episodes.stored == []
+    assert doubles.search.queries == []
 
 
 def test_table_covers_forty_cases_with_distinct_names() -> None:

@@ -26,7 +26,8 @@ def _last(doubles: Doubles) -> Any:
 def test_receipt_has_the_published_shape(layer: FlaskClient) -> None:
     answer = _store(layer, content="hola ñandú 🦤")
     receipt = answer.get_json()
-    assert answer.status_code == 201 and answer.content_type == "application/json"
+    assert answer.status_code == 201
+    assert answer.content_type == "application/json"
     assert set(receipt) == {"episode_id", "seq", "version", "agent_id", "content_sha256", "nonce", "created_at", "embedding"}
     assert receipt["embedding"] == {"state": "pending"}
     assert answer.headers["Location"].endswith(f"/memory/episodic/{receipt['episode_id']}")
@@ -86,7 +87,8 @@ def test_request_digest_ignores_order_defaults_agent_and_key(layer: FlaskClient,
     _store(layer, metadata={"a": {"c": 2, "d": 1}, "b": 1}, content="x", tags=[], importance_score=0.5, agent_id="alice")
     _store(layer, content="x", metadata={"b": 2, "a": {"d": 1, "c": 2}})
     first, second, third = (episode.request_sha256 for _, episode in doubles.episodes.stored)
-    assert first == second != third and len(first) == 32
+    assert first == second != third
+    assert len(first) == 32
 
 
 def test_idempotency_key_comes_from_header_or_body(layer: FlaskClient, doubles: Doubles) -> None:
@@ -106,7 +108,8 @@ def test_request_id_is_kept_when_well_formed_else_replaced(layer: FlaskClient) -
     assert layer.get("/health/live", headers={"X-Request-ID": "job-7.a_b"}).headers["X-Request-ID"] == "job-7.a_b"
     for bad in ("a b", "x" * 65, "", "é", "a;b"):
         given = layer.get("/health/live", headers={"X-Request-ID": bad}).headers["X-Request-ID"]
-        assert given != bad and len(given) == 32
+        assert given != bad
+        assert len(given) == 32
 
 
 @pytest.mark.parametrize(
@@ -119,20 +122,20 @@ def test_request_id_is_kept_when_well_formed_else_replaced(layer: FlaskClient) -
         (ZeroDivisionError("the launch code is 0451"), 500, "internal_error"),
     ],
 )
-def test_service_error_becomes_a_problem(
-    error: Exception, status: int, code: str, layer: FlaskClient, doubles: Doubles, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_service_error_becomes_a_problem(error: Exception, status: int, code: str, layer: FlaskClient, doubles: Doubles) -> None:
     doubles.episodes.failure = error
     answer = _store(layer, content="x")
     assert (answer.status_code, answer.get_json()["code"]) == (status, code)
-    assert answer.content_type == "application/problem+json" and answer.headers["X-Request-ID"]
+    assert answer.content_type == "application/problem+json"
+    assert answer.headers["X-Request-ID"]
     assert ("Retry-After" in answer.headers) == (status == 503)
     assert "0451" not in answer.get_data(as_text=True)
 
 
 def test_wrong_method_names_the_right_ones(layer: FlaskClient) -> None:
     answer = layer.delete("/memory/search", headers=ALICE)
-    assert answer.status_code == 405 and "POST" in answer.headers["Allow"]
+    assert answer.status_code == 405
+    assert "POST" in answer.headers["Allow"]
 
 
 @pytest.mark.parametrize(("status", "code", "ready"), [("healthy", 200, 200), ("degraded", 200, 200), ("unhealthy", 503, 503)])
@@ -153,15 +156,18 @@ def test_verify_counts_verdicts(layer: FlaskClient) -> None:
 def test_answers_carry_security_headers(layer: FlaskClient) -> None:
     for path in ("/health/live", "/nothing", "/stats"):
         headers = layer.get(path).headers
-        assert headers["X-Content-Type-Options"] == "nosniff" and headers["Cache-Control"] == "no-store"
-        assert headers["X-Frame-Options"] == "DENY" and "default-src 'none'" in headers["Content-Security-Policy"]
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert headers["Cache-Control"] == "no-store"
+        assert headers["X-Frame-Options"] == "DENY"
+        assert "default-src 'none'" in headers["Content-Security-Policy"]
 
 
 def test_docs_page_loads_only_what_this_server_ships(layer: FlaskClient) -> None:
     page = layer.get("/docs").get_data(as_text=True)
     assert "http" not in page
     for asset in ("swagger-ui.css", "swagger-ui-bundle.js", "start.js"):
-        assert f"/docs/{asset}" in page and layer.get(f"/docs/{asset}").status_code == 200
+        assert f"/docs/{asset}" in page
+        assert layer.get(f"/docs/{asset}").status_code == 200
     assert layer.get("/docs/other.js").status_code == 404
 
 
@@ -194,11 +200,13 @@ def test_metrics_count_by_rule_with_bounded_labels(layer: FlaskClient) -> None:
     text = layer.get("/metrics").get_data(as_text=True)
     assert 'api_requests_total{method="GET",status="404",url_rule="/memory/episodic/<episode_id>"}' in text
     assert 'method="OTHER",status="404",url_rule="(unmatched)"' in text
-    assert "/nothing" not in text and "BREW" not in text
+    assert "/nothing" not in text
+    assert "BREW" not in text
     assert 'api_latency_seconds_bucket{le="0.002",method="GET"' in text
     assert 'embeddings_queue_depth{state="pending"} 2.0' in text
     assert "embeddings_oldest_pending_age_seconds 1.5" in text
-    assert "accounting_identity_drift 0.0" in text and "nexus_database_up 1.0" in text
+    assert "accounting_identity_drift 0.0" in text
+    assert "nexus_database_up 1.0" in text
 
 
 def test_metrics_survive_a_database_that_is_down(layer: FlaskClient, doubles: Doubles) -> None:
@@ -206,4 +214,5 @@ def test_metrics_survive_a_database_that_is_down(layer: FlaskClient, doubles: Do
     answer = layer.get("/metrics")
     assert answer.status_code == 200
     text = answer.get_data(as_text=True)
-    assert "nexus_database_up 0.0" in text and "embeddings_queue_depth{" not in text
+    assert "nexus_database_up 0.0" in text
+    assert "embeddings_queue_depth{" not in text

@@ -33,7 +33,9 @@ def test_episode_comes_back_as_it_was_sent(alice: Caller) -> None:
     assert {name: stored[name] for name in FULL} == FULL
     assert datetime.fromisoformat(stored["occurred_at"]) == datetime(2026, 1, 31, 10, 0, 0, 123456, tzinfo=UTC)
     assert stored["content_sha256"] == receipt["content_sha256"] == hashlib.sha256(FULL["content"].encode()).hexdigest()
-    assert stored["agent_id"] == "alice" and stored["version"] == 1 and stored["seq"] == receipt["seq"]
+    assert stored["agent_id"] == "alice"
+    assert stored["version"] == 1
+    assert stored["seq"] == receipt["seq"]
     assert stored["embedding"] == {"state": "pending", "attempts": 0, "last_error": None}
 
 
@@ -42,7 +44,8 @@ def test_longest_content_and_extreme_times_are_kept(alice: Caller) -> None:
         answer = alice.post("/memory/action", {"content": content, "occurred_at": occurred_at})
         assert answer.status_code == 201
         stored = alice.get(f"/memory/episodic/{answer.get_json()['episode_id']}").get_json()
-        assert stored["content"] == content and stored["occurred_at"] == occurred_at
+        assert stored["content"] == content
+        assert stored["occurred_at"] == occurred_at
 
 
 def test_recent_is_latest_first_and_filters(alice: Caller) -> None:
@@ -94,7 +97,8 @@ def test_batch_gives_receipts_in_order_and_replays_known_items(alice: Caller) ->
     assert [receipt["content_sha256"] for receipt in receipts] == [hashlib.sha256(item["content"].encode()).hexdigest() for item in items]
     assert receipts[1] == single
     again = alice.post("/memory/actions", {"items": items})
-    assert again.status_code == 200 and again.get_json() == first.get_json()
+    assert again.status_code == 200
+    assert again.get_json() == first.get_json()
 
 
 def test_batch_with_a_reused_key_stores_nothing(alice: Caller) -> None:
@@ -118,9 +122,12 @@ def test_words_are_found_at_once_and_pending_is_told(alice: Caller) -> None:
     assert answer.status_code == 200
     body = answer.get_json()
     assert [hit["content"] for hit in body["results"]] == ["the heron stands in the reeds"]
-    assert body["pending_embeddings"] == 1 and body["took_ms"] > 0
+    assert body["pending_embeddings"] == 1
+    assert body["took_ms"] > 0
     hit = body["results"][0]
-    assert hit["memory_type"] == "episodic" and 0 <= hit["score"] <= 1 and hit["embedding_state"] == "pending"
+    assert hit["memory_type"] == "episodic"
+    assert 0 <= hit["score"] <= 1
+    assert hit["embedding_state"] == "pending"
 
 
 def test_two_agents_never_see_each_other(alice: Caller, bob: Caller) -> None:
@@ -162,7 +169,8 @@ def test_counts_are_seen_without_an_agent(caller: Callable[..., Caller], alice: 
     assert alice.get("/stats").get_json()["embeddings_queue"]["pending"] == 2
     metrics = operator.get("/metrics").get_data(as_text=True)
     assert 'embeddings_queue_depth{state="pending"} 2.0' in metrics
-    assert "accounting_identity_drift 0.0" in metrics and "nexus_database_up 1.0" in metrics
+    assert "accounting_identity_drift 0.0" in metrics
+    assert "nexus_database_up 1.0" in metrics
 
 
 @pytest.mark.parametrize("role", ["agent", "admin"])

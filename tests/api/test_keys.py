@@ -1,7 +1,6 @@
 """Keys in the real table: issued, trusted, expired, revoked; the command line too."""
 
 import json
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from uuid import uuid4
 
@@ -28,7 +27,8 @@ def _issue(service: KeyService, role: KeyRole = "agent", agent_id: str | None = 
 
 def test_issued_key_authenticates_and_is_kept_as_a_digest_only(impatient: KeyService, services: Services) -> None:
     secret = _issue(impatient)
-    assert secret.startswith("nxs_agent_") and len(secret.rpartition("_")[2]) == 40
+    assert secret.startswith("nxs_agent_")
+    assert len(secret.rpartition("_")[2]) == 40
     principal = impatient.authenticate(secret)
     assert (principal.role, principal.agent_id) == ("agent", "alice")
     with services.database.transaction() as connection:
@@ -117,10 +117,10 @@ def test_key_that_makes_no_sense_is_not_issued(role: KeyRole, agent_id: str | No
 
 
 @pytest.fixture
-def runner(services: Services, monkeypatch: pytest.MonkeyPatch) -> Iterator[CliRunner]:
+def runner(services: Services, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
     """The command line on the test's database."""
     monkeypatch.setattr("app.cli.keys.load_settings", lambda: services.settings)
-    yield CliRunner()
+    return CliRunner()
 
 
 def test_command_line_creates_lists_and_revokes(runner: CliRunner, impatient: KeyService) -> None:
@@ -130,7 +130,10 @@ def test_command_line_creates_lists_and_revokes(runner: CliRunner, impatient: Ke
     assert impatient.authenticate(key["key"]).role == "readonly"
     listed = runner.invoke(keys, ["list", "--json"])
     (row,) = [row for row in json.loads(listed.stdout) if row["key_id"] == key["key_id"]]
-    assert row["state"] == "active" and row["name"] == "reports" and "key" not in row and "key_sha256" not in row
+    assert row["state"] == "active"
+    assert row["name"] == "reports"
+    assert "key" not in row
+    assert "key_sha256" not in row
     assert key["key"] not in runner.invoke(keys, ["list"]).output
     assert runner.invoke(keys, ["revoke", key["key_id"]]).exit_code == 0
     with pytest.raises(Unauthenticated):

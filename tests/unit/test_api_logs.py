@@ -35,8 +35,13 @@ def test_line_names_process_level_time_and_request(lines: Any) -> None:
     context.add(agent_id="alice")
     structlog.get_logger().info("stored", count=2)
     (line,) = lines()
-    assert line["event"] == "stored" and line["count"] == 2 and line["process"] == "api" and line["level"] == "info"
-    assert line["request_id"] == "req-1" and line["agent_id"] == "alice" and line["timestamp"].endswith("Z")
+    assert line["event"] == "stored"
+    assert line["count"] == 2
+    assert line["process"] == "api"
+    assert line["level"] == "info"
+    assert line["request_id"] == "req-1"
+    assert line["agent_id"] == "alice"
+    assert line["timestamp"].endswith("Z")
 
 
 def test_secrets_and_content_are_hidden_wherever_they_stand(lines: Any) -> None:
@@ -51,15 +56,24 @@ def test_secrets_and_content_are_hidden_wherever_they_stand(lines: Any) -> None:
     written = json.dumps(lines())
     for hidden in (SECRET, "my diary", "Bearer x", '"k"', '"p"', "hunter2"):
         assert hidden not in written
-    assert lines()[1]["logger"] == "library" and lines()[1]["process"] == "api"
+    assert lines()[1]["logger"] == "library"
+    assert lines()[1]["process"] == "api"
+
+
+def _fail() -> None:
+    raise ValueError("DETAIL: Failing row contains (my diary)")
+
+
+def _fail_twice() -> None:
+    try:
+        _fail()
+    except ValueError as error:
+        raise RuntimeError("while storing my diary") from error
 
 
 def test_exception_is_logged_by_class_and_place_without_its_message(lines: Any) -> None:
     try:
-        try:
-            raise ValueError("DETAIL: Failing row contains (my diary)")
-        except ValueError as error:
-            raise RuntimeError("while storing my diary") from error
+        _fail_twice()
     except RuntimeError as error:
         structlog.get_logger().error("crashed", exc_info=error)
         logging.getLogger("library").exception("crashed too")

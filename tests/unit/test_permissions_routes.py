@@ -37,4 +37,5 @@ def test_route_without_policy_is_closed(tmp_path: Path) -> None:
     app = create_app(settings, Doubles().as_services(settings))
     app.add_url_rule("/forgotten", "forgotten", lambda: "secret")
     answer = app.test_client().get("/forgotten", headers={"X-API-Key": "nxs_admin_key"})
-    assert answer.status_code == 403 and "secret" not in answer.get_data(as_text=True)
+    assert answer.status_code == 403
+    assert "secret" not in answer.get_data(as_text=True)

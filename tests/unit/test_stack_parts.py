@@ -163,11 +163,11 @@ def test_readiness_names_what_does_not_answer() -> None:
 @pytest.mark.parametrize(
     ("components", "is_ready"),
     [
-        ({"postgresql": "healthy", "worker": "healthy"}, True),
-        ({"postgresql": "healthy", "worker": "healthy", "queue": "degraded"}, True),
-        ({"postgresql": "healthy", "worker": "degraded"}, False),
-        ({"postgresql": "healthy", "worker": "unhealthy"}, False),
-        ({"postgresql": "unhealthy", "worker": "healthy"}, False),
+        ({"dispatcher": "healthy", "worker": "healthy", "queue": "degraded", "accounting_identity": "unhealthy"}, True),
+        ({"dispatcher": "healthy", "worker": "degraded"}, False),
+        ({"dispatcher": "degraded", "worker": "healthy"}, False),
+        ({"dispatcher": "healthy"}, False),
+        ({}, False),
     ],
 )
 def test_the_stack_is_ready_with_a_backlog_but_not_without_workers(components: dict[str, str], is_ready: bool, tmp_path: Path) -> None:

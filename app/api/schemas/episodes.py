@@ -61,10 +61,10 @@ class EpisodeBody(StrictModel):
     agent_id: AgentId | None = Field(None, description="Whose memory; needed with an administrator's key unless X-Agent-Id says it.")
     session_id: Text256 | None = None
     actor: Text128 | None = Field(None, description="Who said or did it.")
-    tags: Tags = []
+    tags: Tags = Field([])  # Not a factory: the request digest leaves out what equals the default.
     importance_score: UnitScore = 0.5
     occurred_at: Moment | None = Field(None, description="When it happened; now by default. Without a zone it is UTC.")
-    metadata: JsonObject = {}
+    metadata: JsonObject = Field({})
     project: Text256 | None = None
     language: Literal["en", "es", "simple"] | None = Field(None, description="Language for the search by words.")
     idempotency_key: Text256 | None = Field(None, description="The same key and body give the same receipt, however often they are sent.")

@@ -36,7 +36,7 @@ class SearchBody(StrictModel):
     min_score: Annotated[float, Strict(), Field(ge=-1, le=1)] | None = Field(
         None, description="Least raw cosine of a result found by vector."
     )
-    memory_types: Annotated[list[MemoryType], Field(min_length=1, max_length=3)] = ["episodic"]
+    memory_types: Annotated[list[MemoryType], Field(min_length=1, max_length=3)] = Field(["episodic"])
     filters: FiltersBody = Field(default_factory=FiltersBody)
     project: Text256 | None = Field(None, description="Short for filters.project.")
     recency_weight: UnitScore = 0.0

@@ -1,0 +1,94 @@
+"""Two gunicorn processes: their counters are summed, a killed one's too, and bodies without a length are bounded."""
+
+import http.client
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+HEADERS = {"X-API-Key": "nxs_agent_alice", "Content-Type": "application/json"}
+
+
+def _free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def _call(port: int, method: str, path: str, body: object = None, headers: dict[str, str] | None = None) -> tuple[int, str]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+    try:
+        connection.request(method, path, body, headers or {}, encode_chunked=True)  # type: ignore[arg-type]
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+    finally:
+        connection.close()
+
+
+def _stored(port: int) -> float:
+    text = _call(port, "GET", "/metrics")[1]
+    return sum(float(value) for value in re.findall(r'^api_requests_total\{.*status="201".*\} (\S+)$', text, re.MULTILINE))
+
+
+@pytest.fixture
+def gunicorn(tmp_path: Path) -> Iterator[tuple[int, psutil.Process]]:
+    """A running gunicorn of two processes: its port and its master."""
+    port = _free_port()
+    environment = {name: value for name, value in os.environ.items() if name != "PROMETHEUS_MULTIPROC_DIR"} | {
+        "PORT": str(port),
+        "DATA_DIR": str(tmp_path),
+        "SECRETS_DIR": str(tmp_path),
+        "API_PROCESSES": "2",
+        "MAX_BODY_BYTES": "65536",
+    }
+    command = [sys.executable, "-m", "gunicorn", "-c", "app/gunicorn_config.py", "tests.api.doubles_wsgi:app"]
+    with (tmp_path / "log").open("wb") as log, subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log) as master:
+        try:
+            deadline = time.monotonic() + 30
+            while True:
+                try:
+                    if _call(port, "GET", "/health/live")[0] == 200:
+                        break
+                except OSError:
+                    assert time.monotonic() < deadline, (tmp_path / "log").read_text()
+                    time.sleep(0.1)
+            yield port, psutil.Process(master.pid)
+        finally:
+            master.send_signal(signal.SIGTERM)
+            master.wait(30)
+
+
+def test_counters_of_all_processes_are_summed_and_survive_a_kill(gunicorn: tuple[int, psutil.Process], tmp_path: Path) -> None:
+    port, master = gunicorn
+    for _ in range(40):
+        assert _call(port, "POST", "/memory/action", b'{"content": "my diary"}', HEADERS)[0] == 201
+    assert [_stored(port) for _ in range(4)] == [40.0] * 4
+    victim = master.children()[0]
+    victim.kill()
+    deadline = time.monotonic() + 20
+    while victim.is_running() and victim.status() != psutil.STATUS_ZOMBIE and time.monotonic() < deadline:
+        time.sleep(0.05)
+    time.sleep(1)  # The master needs a moment to put another in its place.
+    assert [_stored(port) for _ in range(4)] == [40.0] * 4
+    log = (tmp_path / "log").read_text()
+    assert log.count('"url_rule":"/memory/action"') == 40
+    assert "my diary" not in log
+
+
+def test_chunked_body_is_bounded(gunicorn: tuple[int, psutil.Process]) -> None:
+    port, _ = gunicorn
+    small = iter([b'{"content": ', b'"in pieces"}'])
+    assert _call(port, "POST", "/memory/action", small, HEADERS | {"Transfer-Encoding": "chunked"})[0] == 201
+    large = iter([b'{"content": "', *[b"x" * 8192] * 16, b'"}'])
+    status, body = _call(port, "POST", "/memory/action", large, HEADERS | {"Transfer-Encoding": "chunked"})
+    assert status == 413
+    assert "body_too_large" in body
