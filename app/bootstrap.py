@@ -1,13 +1,14 @@
 """The only place where objects are wired together. A worker's services need no Flask."""
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from app.cache.lists import ListCache
 from app.config import Settings
 from app.db import Database
 from app.embedding import repository as embedding_repository
-from app.embedding.encoder import load_encoder
+from app.embedding.encoder import Encoder, load_encoder
 from app.embedding.models import ActiveModel
 from app.embedding.service import EmbeddingService
 from app.episodes.service import EpisodeService
@@ -48,8 +49,13 @@ def build_cache_redis(settings: Settings) -> BestEffortRedis:
     return BestEffortRedis(settings)
 
 
-def build_services(settings: Settings) -> Services:
-    """Return the services of an API process, logged in as nexus_app. No connection is made and no model is loaded yet."""
+def build_services(settings: Settings, load: Callable[[], Encoder] | None = None) -> Services:
+    """Return the services of an API process, logged in as nexus_app. No connection is made and no model is loaded yet.
+
+    Args:
+        settings: All settings.
+        load: Loads the encoder of queries; None loads the settings' model.
+    """
     database = Database(settings, "nexus_app", "nexus api")
     redis = build_cache_redis(settings)
 
@@ -58,7 +64,8 @@ def build_services(settings: Settings) -> Services:
             return embedding_repository.active_model(connection)
 
     # One thread a query: several requests are encoded at once, and must not fight over the cores.
-    encoder = QueryEncoder(lambda: load_encoder(settings.embedding_model, settings.embedding_precision, 1), active_model)
+    load = load or (lambda: load_encoder(settings.embedding_model, settings.embedding_precision, 1))
+    encoder = QueryEncoder(load, active_model)
     search = SearchService(database, encoder)
     integrity = IntegrityService(database)
     return Services(
@@ -78,15 +85,22 @@ def build_queue_service(settings: Settings) -> QueueService:
     return QueueService(Database(settings, "nexus_worker", "nexus queue"), settings)
 
 
-def build_worker_services(settings: Settings) -> WorkerServices:
+def build_worker_services(
+    settings: Settings, load: Callable[[], Encoder] | None = None, database: Database | None = None
+) -> WorkerServices:
     """Load the model and return the services of a pool child; takes seconds.
+
+    Args:
+        settings: All settings.
+        load: Loads the encoder; None loads the settings' model on this child's share of the cores.
+        database: Logged in as nexus_worker; None opens one.
 
     Raises:
         ConfigurationError: The model is not the one that the database expects, or its weights are wrong.
         DatabaseUnavailable: PostgreSQL cannot be reached.
     """
-    database = Database(settings, "nexus_worker", "nexus worker")
+    database = database or Database(settings, "nexus_worker", "nexus worker")
     threads = settings.embedding_threads or max(1, (os.cpu_count() or 1) // settings.worker_replicas)
-    encoder = load_encoder(settings.embedding_model, settings.embedding_precision, threads)
+    encoder = load() if load else load_encoder(settings.embedding_model, settings.embedding_precision, threads)
     cache = ListCache(build_cache_redis(settings))
     return WorkerServices(QueueService(database, settings), EmbeddingService(database, encoder, cache, settings))

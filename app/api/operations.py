@@ -53,9 +53,9 @@ def get_metrics() -> Response:
 
 
 def _read_database() -> DatabaseReadings:
-    totals = services().stats.stats(None)
+    counts = services().stats.queue()
     return DatabaseReadings(
-        queue_depth=totals["embeddings_queue"],
-        oldest_pending_age_seconds=totals["oldest_pending_age_seconds"],
-        accounting_identity_drift=services().integrity.identity().drift,
+        queue_depth={"pending": counts.pending, "processing": counts.processing, "done": counts.done, "dead": counts.dead},
+        oldest_pending_age_seconds=counts.oldest_pending_seconds,
+        accounting_identity_drift=services().integrity.drift(),
     )

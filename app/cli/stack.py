@@ -104,7 +104,7 @@ def psql(role: Role, arguments: tuple[str, ...]) -> None:
     login = {"PGHOST": url.hostname or "127.0.0.1", "PGPORT": str(url.port or 5432), "PGDATABASE": url.path.strip("/"), "PGUSER": role}
     login["PGPASSWORD"] = settings.secret(ROLE_SECRETS[role])
     program = binaries() / "psql"
-    os.execve(program, [str(program), *arguments], {**os.environ, **login})
+    os.execve(program, [str(program), *arguments], {**os.environ, **login})  # noqa: S606 - psql takes this process' place
 
 
 def _run_demo(settings: Settings, url: str) -> bool:

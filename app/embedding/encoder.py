@@ -31,7 +31,7 @@ QUERY_CHUNKS = 8
 """Chunks of a long query that are read: about 2,000 tokens; it bounds the time of one search."""
 
 
-class EncodingFault(NexusError):  # noqa: N818 - named like the rest of the exception tree
+class EncodingFault(NexusError):
     """Texts could not be encoded soundly; `details["rows"]` holds their indexes, `details["reason"]` why."""
 
     code = "encoding_fault"

@@ -122,7 +122,7 @@ class EmbeddingService:
             return self._encode(items), {}
         except MemoryError:
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             # Whatever the model's libraries raise: the row, not the worker, is what fails.
             if len(items) == 1:
                 return [], {_reason(error): [items[0].target_id]}

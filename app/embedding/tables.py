@@ -1,8 +1,21 @@
 """The tables of embedding models and chunk vectors."""
 
 from pgvector.sqlalchemy import Vector
-from sqlalchemy import Boolean, Column, ForeignKeyConstraint, Index, Integer, LargeBinary, PrimaryKeyConstraint, SmallInteger, Table, Text
-from sqlalchemy import UniqueConstraint, Uuid, cast
+from sqlalchemy import (
+    Boolean,
+    Column,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    PrimaryKeyConstraint,
+    SmallInteger,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+    cast,
+)
 from sqlalchemy import text as sql
 
 from app.schema import NOW, TimestampTz, metadata

@@ -1,5 +1,6 @@
 """Proving what is stored: verdicts on receipts, and the accounting identity."""
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from app.integrity.verdicts import Verdict, judge
 __all__ = ["AccountingIdentity", "IntegrityService", "ReceiptClaim", "Verdict"]
 
 MAX_RANGE = 10_000
+_DRIFT_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +41,7 @@ class IntegrityService:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+        self._drift: tuple[float, int] | None = None
 
     def verify_receipts(self, agent_id: str | None, receipts: Sequence[ReceiptClaim]) -> list[Verdict]:
         """Return a verdict for each receipt, in order.
@@ -80,3 +83,10 @@ class IntegrityService:
         """Return the accounting identity of one agent, or of all; every term is from one snapshot, and drift must be 0."""
         with self._database.transaction(agent_id) as connection:
             return repository.identity(connection, agent_id)
+
+    def drift(self) -> int:
+        """Return the drift over all agents, counted at most every ten seconds in this process, because it counts every row."""
+        now = time.monotonic()
+        if self._drift is None or now - self._drift[0] > _DRIFT_SECONDS:
+            self._drift = (now, self.identity().drift)
+        return self._drift[1]

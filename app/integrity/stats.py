@@ -7,6 +7,7 @@ from sqlalchemy import text
 
 from app.db import Database
 from app.queue import repository as queue_repository
+from app.queue.models import QueueCounts
 
 _TOTALS = text("SELECT * FROM memory_system.totals(:agent_id)")
 _AGENTS = text("SELECT * FROM memory_system.agent_totals()")
@@ -21,6 +22,11 @@ class StatsService:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+
+    def queue(self) -> QueueCounts:
+        """Return the queue's rows by state over all agents."""
+        with self._database.transaction() as connection:
+            return queue_repository.counts(connection, None)
 
     def stats(self, agent_id: str | None, *, per_agent: bool = False) -> dict[str, Any]:
         """Return {episodes, embedded, chunks, agents, embeddings_queue: {state: rows}, oldest_pending_age_seconds}.

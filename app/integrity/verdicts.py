@@ -42,7 +42,7 @@ def judge(facts: Facts) -> Verdict:
     return Verdict(facts.episode_id, facts.seq, facts.version, word, detail)
 
 
-def _decide(facts: Facts) -> tuple[str, str]:
+def _decide(facts: Facts) -> tuple[str, str]:  # noqa: PLR0911 - a decision table reads best as one
     if not facts.is_accepted:
         if facts.row_exists:
             return "altered", "an episode with this id is stored, but the ledger has no acceptance of this version"

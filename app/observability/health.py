@@ -19,8 +19,6 @@ from app.queue.workers import Alive
 
 Status = Literal["healthy", "degraded", "unhealthy"]
 
-# The identity counts every row, so it is counted at most this often in a process.
-_IDENTITY_SECONDS = 10.0
 _RANK: dict[Status, int] = {"healthy": 0, "degraded": 1, "unhealthy": 2}
 
 
@@ -71,7 +69,6 @@ class HealthService:
         self._integrity = integrity
         self._search_ready = search_ready
         self._broker_redis: Redis | None = None
-        self._drift: tuple[float, int] | None = None
 
     def ready(self) -> tuple[bool, str]:
         """Return whether this process can serve every request now, and if not, why."""
@@ -121,7 +118,7 @@ class HealthService:
         if dsn.startswith("redis"):
             self._broker_redis = self._broker_redis or Redis.from_url(dsn, socket_connect_timeout=1, socket_timeout=1)
             return self._ping(self._broker_redis, consequence)
-        connection = BrokerConnection(dsn, connect_timeout=2)
+        connection: Any = BrokerConnection(dsn, connect_timeout=2)  # type: ignore[no-untyped-call]
         try:
             with connection:
                 connection.ensure_connection(max_retries=1, timeout=2)
@@ -138,7 +135,7 @@ class HealthService:
             with self._database.transaction() as connection:
                 alive = workers.alive(connection, self._settings.worker_silence_seconds)
                 counts = queue_repository.counts(connection, None)
-            drift = self._identity_drift()
+            drift = self._integrity.drift()
         except DatabaseUnavailable as error:
             return _unknown(error.message)
         return {
@@ -157,12 +154,6 @@ class HealthService:
         too_deep = counts.pending > self._settings.queue_depth_threshold
         too_old = counts.oldest_pending_seconds > self._settings.oldest_pending_threshold_seconds
         return Component("degraded" if too_deep or too_old or counts.dead else "healthy", detail)
-
-    def _identity_drift(self) -> int:
-        now = time.monotonic()
-        if self._drift is None or now - self._drift[0] > _IDENTITY_SECONDS:
-            self._drift = (now, self._integrity.identity().drift)
-        return self._drift[1]
 
 
 def _presence(alive: Alive | None, kind: str) -> Component:

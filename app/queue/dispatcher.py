@@ -67,7 +67,7 @@ class Dispatcher:
             return False
         try:
             self._publish(batches)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             # Whatever the broker's client raises, some messages may have gone out and some not; the lease settles it.
             _log.warning(
                 "publish_failed",

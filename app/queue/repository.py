@@ -77,7 +77,8 @@ _FAIL = text(
     """
     UPDATE memory_system.embeddings_queue
     SET state = CASE WHEN retry_count >= :max_attempts THEN 'dead' ELSE 'pending' END,
-        due_at = now() + make_interval(secs => least(:retry_max_seconds, :retry_base_seconds * 4.0 ^ (retry_count - 1)) * (0.75 + random() / 2)),
+        due_at = now() + (0.75 + random() / 2)
+            * make_interval(secs => least(:retry_max_seconds, :retry_base_seconds * 4.0 ^ (retry_count - 1))),
         claim_token = NULL, started_at = NULL, lease_until = NULL, solo = solo OR :solo, last_error = :error,
         processed_at = CASE WHEN retry_count >= :max_attempts THEN now() END
     WHERE target_kind = :target_kind AND target_id = ANY (CAST(:target_ids AS uuid[])) AND claim_token = :token AND state = 'processing'
@@ -107,7 +108,8 @@ _CRASHED = """
 _CRASH = text(
     f"""
     UPDATE memory_system.embeddings_queue q {_CRASHED}
-    WHERE q.target_kind = :target_kind AND q.target_id = ANY (CAST(:target_ids AS uuid[])) AND q.claim_token = :token AND q.state = 'processing'
+    WHERE q.target_kind = :target_kind AND q.target_id = ANY (CAST(:target_ids AS uuid[])) AND q.claim_token = :token
+      AND q.state = 'processing'
     RETURNING q.target_id, q.state
     """
 )

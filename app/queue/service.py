@@ -67,6 +67,9 @@ class QueueService:
         """Take back the rows of a worker that is known to have died and return how many.
 
         Args:
+            target_kind: The kind of the rows.
+            target_ids: The rows of its batch.
+            token: Its claim.
             error: Code and exception class, for example "worker_lost: WorkerLostError".
         """
         with self._database.transaction() as connection:

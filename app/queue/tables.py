@@ -1,7 +1,20 @@
 """The tables of the queue, of who works on it, and of beat's ticks."""
 
-from sqlalchemy import BigInteger, Boolean, Column, Double, ForeignKeyConstraint, Index, Integer, LargeBinary, PrimaryKeyConstraint
-from sqlalchemy import SmallInteger, Table, Text, Uuid
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Double,
+    ForeignKeyConstraint,
+    Index,
+    Integer,
+    LargeBinary,
+    PrimaryKeyConstraint,
+    SmallInteger,
+    Table,
+    Text,
+    Uuid,
+)
 from sqlalchemy import text as sql
 
 from app.schema import NOW, TimestampTz, metadata

@@ -12,7 +12,7 @@ from app.errors import StackError
 from app.stack import environment, leftovers
 from app.stack.layout import Layout, State
 from app.stack.lock import OwnerLock, owner_pid
-from app.stack.supervisor import ProcessInfo, Supervisor, SupervisorSilent, remove_socket
+from app.stack.supervisor import ProcessInfo, Supervisor, SupervisorSilentError, remove_socket
 
 # Longer than the slowest orderly stop: services 45 s, Redis 30 s, PostgreSQL 90 s, and margins.
 _STOP_SECONDS = 240.0
@@ -38,7 +38,7 @@ def status(settings: Settings) -> Status:
     state = State.read(layout)
     processes: list[ProcessInfo] = []
     if state.supervisor_socket:
-        with contextlib.suppress(SupervisorSilent):
+        with contextlib.suppress(SupervisorSilentError):
             processes = Supervisor(state.supervisor_socket).processes()
     return Status(owner, state, processes, 0 if owner else len(leftovers.find(layout.stack_id)))
 

@@ -64,7 +64,7 @@ class Layout:
 
     @property
     def supervisor_config(self) -> Path:
-        """supervisord's configuration, written anew at each start."""
+        """The configuration of supervisord, written anew at each start."""
         return self.root / "supervisord.conf"
 
     @property
@@ -144,7 +144,7 @@ def write_private(path: Path, text: str) -> None:
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             file.write(text)
-        os.replace(temporary, path)
+        Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise

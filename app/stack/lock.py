@@ -57,9 +57,10 @@ def owner_pid(path: Path) -> int | None:
         return None
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        return None
     except BlockingIOError:
         text = os.pread(descriptor, 32, 0).decode(errors="replace")
         return int(text) if text.isdigit() else None
+    else:
+        return None
     finally:
         os.close(descriptor)

@@ -52,6 +52,8 @@ def require_free(name: str, host: str, port: int) -> None:
 
     Args:
         name: The setting that chooses the port, for the message.
+        host: The address a server will bind to.
+        port: 1..65535.
 
     Raises:
         StackError: It is busy; the message names the process that holds it when the system tells.

@@ -237,7 +237,7 @@ def binaries() -> Path:
 def _shared_memory() -> str:
     """Return where parallel queries share memory: containers often give /dev/shm 64 MB, too little for it."""
     try:
-        info = os.statvfs("/dev/shm")
+        info = os.statvfs("/dev/shm")  # noqa: S108 - looked at, not written to
     except OSError:
         return "mmap"
     return "posix" if info.f_bavail * info.f_frsize >= 1 << 30 else "mmap"

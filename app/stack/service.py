@@ -14,7 +14,16 @@ from app.stack.layout import Layout, State, write_private
 from app.stack.lock import OwnerLock
 from app.stack.postgres import Postgres
 from app.stack.programs import Program, postgres_program, redis_program, service_programs
-from app.stack.supervisor import STOPPED_STATES, ProcessInfo, Supervisor, SupervisorSilent, configuration, log_tail, remove_socket, spawn
+from app.stack.supervisor import (
+    STOPPED_STATES,
+    ProcessInfo,
+    Supervisor,
+    SupervisorSilentError,
+    configuration,
+    log_tail,
+    remove_socket,
+    spawn,
+)
 
 _POLL_SECONDS = 0.2
 _WATCH_SECONDS = 1.0
@@ -126,7 +135,7 @@ class Stack:
             try:
                 self._require_no_fatal(self.processes())
                 answered_at = time.monotonic()
-            except SupervisorSilent:
+            except SupervisorSilentError:
                 if time.monotonic() - answered_at > _SUPERVISOR_SECONDS:
                     raise
 
@@ -134,7 +143,7 @@ class Stack:
         """Return every program of the running stack in the order of start; empty when it does not run.
 
         Raises:
-            SupervisorSilent: supervisord does not answer.
+            SupervisorSilentError: supervisord does not answer.
         """
         return [] if self._supervisor is None else self._supervisor.processes()
 
@@ -213,7 +222,7 @@ class Stack:
             self._require_supervisor_process()
             try:
                 self._supervisor.processes()
-            except SupervisorSilent:
+            except SupervisorSilentError:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(_POLL_SECONDS)

@@ -131,8 +131,8 @@ def spawn(layout: Layout, environment: Mapping[str, str]) -> "subprocess.Popen[b
         )
 
 
-class SupervisorSilent(StackError):
-    """supervisord does not answer; it may be busy, stopped or gone."""
+class SupervisorSilentError(StackError):
+    """The process supervisor does not answer; it may be busy, stopped or gone."""
 
 
 class Supervisor:
@@ -151,13 +151,13 @@ class Supervisor:
             with xmlrpc.client.ServerProxy("http://localhost/RPC2", transport=_UnixTransport(self._socket_path)) as proxy:
                 return getattr(proxy, f"supervisor.{method}")(*arguments)
         except (OSError, http.client.HTTPException, xmlrpc.client.ProtocolError) as error:
-            raise SupervisorSilent(f"the process supervisor does not answer: {error}") from error
+            raise SupervisorSilentError(f"the process supervisor does not answer: {error}") from error
 
     def processes(self) -> list[ProcessInfo]:
         """Return every program, in the order in which they start.
 
         Raises:
-            SupervisorSilent: supervisord does not answer.
+            SupervisorSilentError: supervisord does not answer.
         """
         rows = self._call("getAllProcessInfo")
         return [

@@ -261,6 +261,7 @@ def test_a_killed_owner_is_recovered_by_the_next_start(settings: Settings, super
         process.wait()
         if supervisor_too:
             os.kill(pid_of(settings, "supervisord"), signal.SIGKILL)
+            wait_until(lambda: "supervisord" not in {leftover.program for leftover in marked(settings)}, "supervisord is gone")
         left = {leftover.process.pid for leftover in marked(settings)}
         assert len(left) >= 3
         assert control.status(settings).leftovers == len(left)

@@ -1,0 +1,59 @@
+"""The whole stack as an operator starts it, with the real model, in folders and on ports of its own."""
+
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+
+from app.config import Settings
+from app.db import Database
+from app.stack.secret_files import write_missing
+from app.stack.service import Stack
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+@dataclass(frozen=True)
+class RunningStack:
+    """A live stack, its client with the administrator's key, and a way into its database as each role."""
+
+    stack: Stack
+    settings: Settings
+    base_url: str
+    admin_key: str
+
+    def client(self, agent_id: str | None = None, key: str | None = None) -> httpx.Client:
+        headers = {"X-API-Key": key or self.admin_key}
+        if agent_id is not None:
+            headers["X-Agent-Id"] = agent_id
+        return httpx.Client(base_url=self.base_url, headers=headers, timeout=30, trust_env=False)
+
+    def database(self, role: str) -> Database:
+        return Database(self.settings, role, "nexus acceptance test")  # type: ignore[arg-type]
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
+    folder: Path = tmp_path_factory.mktemp("stack")
+    settings = Settings(
+        data_dir=folder / "data",
+        secrets_dir=folder / "secrets",
+        port=free_port(),
+        flower_port=free_port(),
+        retry_base_seconds=0.5,
+    )
+    write_missing(settings)
+    running = Stack(settings)
+    try:
+        running.up()
+        yield RunningStack(running, running.settings, f"http://127.0.0.1:{settings.port}", settings.secret("admin_api_key"))
+    finally:
+        running.down()
