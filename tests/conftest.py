@@ -3,12 +3,10 @@
 import os
 import signal
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
-from psycopg2.extensions import connection as PgConnection
+from psycopg2 import extensions
 
 from app.bootstrap import Services, WorkerServices, build_services, build_worker_services
 from app.config import Role, Settings
@@ -17,6 +15,7 @@ from app.factory import create_app
 from app.identity.models import KeyRole
 from tests.factories.encoder import FakeEncoder
 from tests.factories.servers import TestServers
+from tests.factories.statements import Sql
 from tests.factories.workshop import Workshop
 
 # What the developer's shell says about a real installation must not reach a test.
@@ -49,33 +48,15 @@ def database_settings(servers: TestServers) -> Iterator[Settings]:
 
 
 @pytest.fixture
-def superuser(servers: TestServers, database_settings: Settings) -> Iterator[PgConnection]:
+def superuser(servers: TestServers, database_settings: Settings) -> Iterator[extensions.connection]:
     """The cluster's superuser in the test's database, in autocommit: for faults made by hand and for looking past row security."""
     connection = servers.superuser(database_settings.database_url.rpartition("/")[2])
     yield connection
     connection.close()
 
 
-@dataclass(frozen=True)
-class Sql:
-    """Runs one statement at a time as the superuser and returns its rows."""
-
-    connection: PgConnection
-
-    def __call__(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
-        """Run a statement with %s parameters; empty for one that returns no rows."""
-        with self.connection.cursor() as cursor:
-            cursor.execute(statement, parameters or None)
-            return list(cursor.fetchall()) if cursor.description else []
-
-    def one(self, statement: str, *parameters: Any) -> Any:
-        """Return the only column of the only row."""
-        ((value,),) = self(statement, *parameters)
-        return value
-
-
 @pytest.fixture
-def sql(superuser: PgConnection) -> Sql:
+def sql(superuser: extensions.connection) -> Sql:
     """Statements as the superuser."""
     return Sql(superuser)
 

@@ -11,7 +11,8 @@ from app.errors import NexusError
 from app.stack.control import attach
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    "demo": ("app.cli.stack:demo", "Start the stack, store and find a few hundred memories, stop."),
+    "db": ("app.cli.db:db", "The database: bootstrap an external one, migrate."),
+    "demo": ("app.cli.demo:demo", "Start the stack, store and find a few hundred memories, stop."),
     "keys": ("app.cli.keys:keys", "API keys: issue, list, revoke."),
     "psql": ("app.cli.stack:psql", "Open psql on the running stack."),
     "secrets": ("app.cli.secrets:secrets", "Secret files: write the missing ones."),

@@ -1,4 +1,4 @@
-"""`stack`, `demo` and `psql`: the embedded stack from the command line."""
+"""`stack` and `psql`: the embedded stack from the command line."""
 
 import json
 import os
@@ -71,25 +71,6 @@ def status(as_json: bool) -> None:
         raise SystemExit(_NOT_RUNNING)
 
 
-@click.command()
-@click.option("--base-url", help="Run it against a service that is up already, here or elsewhere.")
-def demo(base_url: str | None) -> None:
-    """Start the stack, store and find a few hundred memories, stop. A stack that already runs is used and left running."""
-    settings = load_settings()
-    running = control.attach(settings)
-    if base_url is not None or running is not None:
-        target = running or settings
-        succeeded = _run_demo(target, base_url or _url(target))
-    else:
-        own = Stack(settings, report=_say)
-        succeeded = False
-        with stopped_at_the_end(own, interrupted_status=1):
-            own.up()
-            succeeded = _run_demo(own.settings, _url(own.settings))
-    if not succeeded:
-        raise SystemExit(1)
-
-
 @click.command(context_settings={"ignore_unknown_options": True})
 @click.option("--role", type=click.Choice(get_args(Role)), default="nexus_ro", show_default=True, help="Who to log in as.")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
@@ -105,13 +86,6 @@ def psql(role: Role, arguments: tuple[str, ...]) -> None:
     login["PGPASSWORD"] = settings.secret(ROLE_SECRETS[role])
     program = binaries() / "psql"
     os.execve(program, [str(program), *arguments], {**os.environ, **login})  # noqa: S606 - psql takes this process' place
-
-
-def _run_demo(settings: Settings, url: str) -> bool:
-    # Imported here so that `stack` and `psql` do not wait for the demo's HTTP client.
-    from app.demo.run import run_demo
-
-    return run_demo(url, settings.secret("admin_api_key"), Console(highlight=False))
 
 
 def _up_detached(settings: Settings) -> None:

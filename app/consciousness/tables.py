@@ -1,7 +1,19 @@
 """The tables of memory blocks and checkpoints, and the two that a later phase fills."""
 
-from sqlalchemy import BigInteger, Boolean, Column, Double, Identity, Index, Integer, PrimaryKeyConstraint, Table, Text, UniqueConstraint
-from sqlalchemy import Uuid
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Double,
+    Identity,
+    Index,
+    Integer,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+)
 from sqlalchemy import text as sql
 from sqlalchemy.dialects.postgresql import JSONB
 

@@ -1,8 +1,21 @@
 """The table of semantic memories."""
 
 from pgvector.sqlalchemy import Vector
-from sqlalchemy import BigInteger, Column, Computed, Double, Identity, Index, Integer, LargeBinary, PrimaryKeyConstraint, Table, Text
-from sqlalchemy import UniqueConstraint, Uuid
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Computed,
+    Double,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    UniqueConstraint,
+    Uuid,
+)
 from sqlalchemy import text as sql
 from sqlalchemy.dialects.postgresql import ARRAY, JSONB, TSVECTOR
 

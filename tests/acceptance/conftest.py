@@ -1,6 +1,8 @@
 """The whole stack as an operator starts it, with the real model, in folders and on ports of its own."""
 
+import shutil
 import socket
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,8 +43,9 @@ class RunningStack:
 
 
 @pytest.fixture(scope="session")
-def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
-    folder: Path = tmp_path_factory.mktemp("stack")
+def stack() -> Iterator[RunningStack]:
+    # Not pytest's own folder: it is mode 700, and under root PostgreSQL runs as another user who must reach its data.
+    folder = Path(tempfile.mkdtemp(prefix="nexus-acceptance-"))
     settings = Settings(
         data_dir=folder / "data",
         secrets_dir=folder / "secrets",
@@ -57,3 +60,4 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningStack]:
         yield RunningStack(running, running.settings, f"http://127.0.0.1:{settings.port}", settings.secret("admin_api_key"))
     finally:
         running.down()
+        shutil.rmtree(folder)

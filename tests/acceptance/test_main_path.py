@@ -1,5 +1,6 @@
 """The main path over the real stack: write, found; edited, replaced; killed, still found; apart, never mixed."""
 
+import contextlib
 import time
 from typing import Any
 from uuid import UUID
@@ -30,10 +31,14 @@ def search(client: httpx.Client, query: str, **body: Any) -> list[dict[str, Any]
 
 
 def children_of_workers(stack: RunningStack) -> list[psutil.Process]:
-    """Return the pool children of this stack's Celery workers, which hold the models."""
+    """Return the live pool children of this stack's Celery workers, which hold the models."""
     workers = [info.pid for info in stack.stack.processes() if info.name.startswith("worker") and info.pid]
-    children = [child for pid in workers for child in psutil.Process(pid).children()]
-    return [child for child in children if "billiard" in " ".join(child.cmdline()) and "tracker" not in child.cmdline()[-1].split("(")[0]]
+    children = []
+    for child in (child for pid in workers for child in psutil.Process(pid).children()):
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.ZombieProcess):
+            if "spawn_main" in " ".join(child.cmdline()):
+                children.append(child)
+    return children
 
 
 def test_episode_is_found_by_words_at_once_and_by_meaning_when_embedded(stack: RunningStack) -> None:
@@ -100,9 +105,8 @@ def _vector_hashes(stack: RunningStack, episode_id: str) -> list[bytes]:
 def test_child_killed_in_mid_batch_loses_nothing_and_embeds_once(stack: RunningStack) -> None:
     count = 600
     with stack.client("path-kill") as client:
-        items = [
-            {"content": f"Reading {number} of the flow meter in basin {number % 7} was {number * 3} litres."} for number in range(count)
-        ]
+        reading = "Reading {0} of the flow meter in basin {1} was {2} litres."
+        items = [{"content": reading.format(number, number % 7, number * 3)} for number in range(count)]
         receipts = client.post("/memory/actions", json={"items": items}).raise_for_status().json()["items"]
         killed: set[int] = set()
         deadline = time.monotonic() + PATIENCE_SECONDS

@@ -8,8 +8,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 import psycopg2
-from psycopg2 import sql
-from psycopg2.extensions import connection as PgConnection
+from psycopg2 import extensions, sql
 from redis import Redis
 from sqlalchemy import make_url
 
@@ -86,7 +85,7 @@ class TestServers:
         """SQLAlchemy URL of the cluster's superuser."""
         return self._superuser_dsn
 
-    def superuser(self, database: str) -> PgConnection:
+    def superuser(self, database: str) -> extensions.connection:
         """Return a connection of the cluster's superuser, in autocommit."""
         url = make_url(self._superuser_dsn)
         connection = psycopg2.connect(host=url.host, port=url.port, user=url.username, password=url.password, dbname=database)

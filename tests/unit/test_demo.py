@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import sys
 import threading
 from collections import Counter
 from collections.abc import Iterator
@@ -13,10 +14,9 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from click.testing import CliRunner
 from rich.console import Console
 
-from app.cli.demo import demo
+from app.cli.main import main
 from app.demo.client import DemoClient, QueueCounts
 from app.demo.run import run_demo
 from app.demo.story import DemoError, DemoSearch, load_questions, load_story
@@ -275,32 +275,58 @@ def test_more_than_a_thousand_receipts_are_verified_in_parts(service: FakeServic
     assert len(verdicts) == service.verified == 2345
 
 
+@dataclass(frozen=True)
+class Ended:
+    exit_code: int
+    output: str
+
+
+class Command:
+    """`python -m app demo ...` in this process."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+        self._monkeypatch = monkeypatch
+        self._capsys = capsys
+
+    def __call__(self, *arguments: str) -> Ended:
+        self._monkeypatch.setattr(sys, "argv", ["app", "demo", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        written = self._capsys.readouterr()
+        return Ended(int(ended.value.code or 0), written.out + written.err)
+
+
+@pytest.fixture
+def demo(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    return Command(monkeypatch, capsys)
+
+
 @pytest.mark.parametrize("base_url", ["http://127.0.0.1:9", "no-scheme", "http://[bad", "ftp://127.0.0.1:9"])
-def test_an_unusable_address_is_one_clear_line(base_url: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_an_unusable_address_is_one_clear_line(base_url: str, demo: Command, tmp_path: Path) -> None:
     key = tmp_path / "key.txt"
     key.write_text("good-key\n")
-    result = CliRunner().invoke(demo, ["--base-url", base_url, "--api-key-file", str(key)])
+    result = demo("--base-url", base_url, "--api-key-file", str(key))
     assert result.exit_code == 1
     assert "error: " in result.output
     assert "Traceback" not in result.output
 
 
 @pytest.mark.parametrize("content", [None, b"", b"\xff\xfe", "clé".encode()])
-def test_an_unusable_key_file_is_one_clear_line(content: bytes | None, service: FakeService, tmp_path: Path) -> None:
+def test_an_unusable_key_file_is_one_clear_line(content: bytes | None, service: FakeService, demo: Command, tmp_path: Path) -> None:
     key = tmp_path / "key.txt"
     if content is not None:
         key.write_bytes(content)
-    result = CliRunner().invoke(demo, ["--base-url", service.url, "--api-key-file", str(key)])
+    result = demo("--base-url", service.url, "--api-key-file", str(key))
     assert result.exit_code == 1
     assert re.search("error: .*key", result.output)
 
 
-def test_the_command_ends_0_when_all_is_well_and_1_for_a_wrong_key(service: FakeService, tmp_path: Path) -> None:
+def test_the_command_ends_0_when_all_is_well_and_1_for_a_wrong_key(service: FakeService, demo: Command, tmp_path: Path) -> None:
     key = tmp_path / "key.txt"
     key.write_text("good-key\n")
-    assert CliRunner().invoke(demo, ["--base-url", service.url, "--api-key-file", str(key)]).exit_code == 0
+    assert demo("--base-url", service.url, "--api-key-file", str(key)).exit_code == 0
     key.write_text("other-key\n")
-    result = CliRunner().invoke(demo, ["--base-url", service.url, "--api-key-file", str(key)])
+    result = demo("--base-url", service.url, "--api-key-file", str(key))
     assert result.exit_code == 1
     assert "answered 401 unauthenticated: this key is unknown" in result.output
 

@@ -1,0 +1,24 @@
+"""Statements by hand, past the service: for faults, and for looking at what is really stored."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg2 import extensions
+
+
+@dataclass(frozen=True)
+class Sql:
+    """Runs one statement at a time over one connection in autocommit and returns its rows."""
+
+    connection: extensions.connection
+
+    def __call__(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        """Run a statement with %s parameters; empty for one that returns no rows."""
+        with self.connection.cursor() as cursor:
+            cursor.execute(statement, parameters or None)
+            return list(cursor.fetchall()) if cursor.description else []
+
+    def one(self, statement: str, *parameters: Any) -> Any:
+        """Return the only column of the only row."""
+        ((value,),) = self(statement, *parameters)
+        return value

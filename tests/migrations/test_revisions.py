@@ -1,0 +1,124 @@
+"""Revisions go up, down and up to the same catalogue, agree with the tables in code, and bear being run twice at once."""
+
+import logging
+import os
+import subprocess
+import sys
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from alembic import command
+from alembic.script import ScriptDirectory
+
+from app.config import Settings
+from app.database_setup import alembic_config, bootstrap, migrate
+from app.db import Database
+from tests.factories.servers import TestServers
+from tests.factories.statements import Sql
+from tests.migrations.catalogue import fingerprint
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def downgrade(database: Database, revision: str) -> None:
+    with database.transaction() as connection:
+        config = alembic_config()
+        config.attributes["connection"] = connection
+        command.downgrade(config, revision)
+
+
+def test_up_down_up_ends_at_the_same_catalogue(owner_database: Database, database_settings: Settings, sql: Sql) -> None:
+    first = fingerprint(sql)
+    downgrade(owner_database, "base")
+    below = fingerprint(sql)
+    migrate(database_settings)
+    assert fingerprint(sql) == first
+    # And nothing of it stayed when it was down, but Alembic's own table and what bootstrap made.
+    left = {line.split()[0] for line in below if "nexus_memory" in line or "memory_system" in line or "consciousness" in line}
+    assert left <= {"database"}
+
+
+def test_migration_at_head_changes_nothing(database_settings: Settings, sql: Sql) -> None:
+    first = fingerprint(sql)
+    migrate(database_settings)
+    assert fingerprint(sql) == first
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "ALTER TABLE nexus_memory.zep_episodic_memory ALTER COLUMN language SET DEFAULT 'es'",
+        "ALTER TABLE nexus_memory.zep_episodic_memory ALTER COLUMN session_id SET NOT NULL",
+        "ALTER TABLE nexus_memory.zep_episodic_memory NO FORCE ROW LEVEL SECURITY",
+        "ALTER TABLE nexus_memory.zep_episodic_memory DISABLE TRIGGER auto_generate_embedding",
+        "ALTER TABLE nexus_memory.zep_episodic_memory RESET (fillfactor)",
+        "ALTER TABLE nexus_memory.zep_episodic_memory DROP CONSTRAINT ck_zep_episodic_memory_importance",
+        "DROP INDEX nexus_memory.ix_zep_episodic_memory_tags",
+        "DROP POLICY worker_access ON memory_system.ledger",
+        "ALTER POLICY agent_isolation ON memory_system.ledger USING (true)",
+        "GRANT UPDATE (content) ON nexus_memory.zep_episodic_memory TO nexus_worker",
+        "GRANT TRUNCATE ON memory_system.ledger TO nexus_app",
+        "GRANT CREATE ON SCHEMA nexus_memory TO nexus_definer",
+        "GRANT EXECUTE ON FUNCTION memory_system.current_agent() TO PUBLIC",
+        "ALTER FUNCTION memory_system.totals(text) OWNER TO nexus_superuser",
+        "ALTER FUNCTION memory_system.totals(text) SECURITY INVOKER",
+        "ALTER FUNCTION memory_system.totals(text) RESET search_path",
+        "ALTER DEFAULT PRIVILEGES FOR ROLE nexus_superuser GRANT EXECUTE ON FUNCTIONS TO PUBLIC",
+        "CREATE FUNCTION nexus_memory.extra() RETURNS int LANGUAGE sql RETURN 1",
+        "UPDATE memory_system.embedding_models SET fingerprint = 'other'",
+        "GRANT CREATE ON SCHEMA public TO PUBLIC",
+    ],
+)
+def test_fingerprint_sees(change: str, sql: Sql) -> None:
+    before = fingerprint(sql)
+    sql(change)
+    assert fingerprint(sql) != before
+
+
+def test_tables_in_code_are_those_of_the_revisions(owner_database: Database, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING), owner_database.transaction() as connection:
+        config = alembic_config()
+        config.attributes["connection"] = connection
+        command.check(config)  # Raises when it would generate an operation.
+    assert [record.getMessage() for record in caplog.records] == []
+
+
+def test_one_head_whose_docstrings_say_why() -> None:
+    script = ScriptDirectory.from_config(alembic_config())
+    assert len(script.get_heads()) == 1
+    for revision in script.walk_revisions():
+        assert len(revision.longdoc.strip()) > 40, f"revision {revision.revision} does not say why it is"
+
+
+def test_every_sql_file_is_run_by_one_revision() -> None:
+    revisions = [path.read_text(encoding="utf-8") for path in (ROOT / "migrations" / "versions").glob("*.py")]
+    for file in (ROOT / "migrations" / "sql").glob("*.sql"):
+        # Policies are run by the name of their table.
+        names = {file.stem, file.stem.removeprefix("policies_").removesuffix("_v1")}
+        assert sum(any(f'"{name}"' in text for name in names) for text in revisions) == 1, file.name
+
+
+def test_two_migrations_at_once_take_turns(servers: TestServers) -> None:
+    name = "nexus_test_concurrent"
+    settings = servers.settings_for(name)
+    environment = os.environ | {
+        "DATABASE_URL": settings.database_url,
+        "SECRETS_DIR": str(settings.secrets_dir),
+        "PYTHONPATH": str(ROOT),
+    }
+    program = "from app.config import load_settings; from app.database_setup import migrate; migrate(load_settings())"
+    try:
+        bootstrap(settings, servers.superuser_dsn)
+        running = [
+            subprocess.Popen([sys.executable, "-c", program], env=environment, cwd=ROOT, stderr=subprocess.PIPE, text=True)
+            for _ in range(3)
+        ]
+        for process in running:
+            _, errors = process.communicate(timeout=60)
+            assert process.returncode == 0, errors
+        with closing(servers.superuser(name)) as there, servers.database() as reference:
+            with closing(servers.superuser(reference)) as here:
+                assert fingerprint(Sql(there)) == fingerprint(Sql(here))
+    finally:
+        servers.drop(name)
