@@ -7,7 +7,7 @@ import psycopg2
 from alembic import command
 from alembic.config import Config
 from psycopg2 import sql
-from psycopg2.extensions import connection as PgConnection
+from psycopg2.extensions import connection as PgConnection  # noqa: N812 - the class has a lower-case name
 from psycopg2.extensions import encrypt_password
 from sqlalchemy import make_url, text
 

@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import Callable, Iterator
+from contextlib import closing
 
 import pytest
 from flask.testing import FlaskClient
@@ -35,6 +36,13 @@ def servers() -> Iterator[TestServers]:
     finally:
         started.stop()
         signal.signal(signal.SIGTERM, previous)
+
+
+@pytest.fixture(scope="session")
+def catalogue(servers: TestServers) -> Iterator[Sql]:
+    """The superuser in a migrated database that all tests share: to be read, or changed in a transaction that is rolled back."""
+    with servers.database() as name, closing(servers.superuser(name)) as connection:
+        yield Sql(connection)
 
 
 @pytest.fixture

@@ -119,6 +119,7 @@ def print_verdicts(console: Console, verdicts: Mapping[str, Sequence[str]]) -> N
     """Print how the receipts of each agent were judged.
 
     Args:
+        console: Where to print.
         verdicts: By agent, one verdict for each receipt.
     """
     kinds = ["searchable", *sorted({verdict for of_agent in verdicts.values() for verdict in of_agent} - {"searchable"})]

@@ -15,7 +15,7 @@ CREATE TABLE nexus_memory.working_memory_contexts (
     CONSTRAINT pk_working_memory_contexts PRIMARY KEY (agent_id, context_id),
     CONSTRAINT uq_working_memory_contexts_seq UNIQUE (seq),
     CONSTRAINT ck_working_memory_contexts_agent_id CHECK (agent_id ~ '^[A-Za-z0-9._@-]{1,128}$'),
-    CONSTRAINT ck_working_memory_contexts_context_id CHECK (context_id ~ '^[^:\s]{1,256}$'),
+    CONSTRAINT ck_working_memory_contexts_context_id CHECK (context_id ~ '^[^:\s]+$' AND char_length(context_id) <= 256),
     CONSTRAINT ck_working_memory_contexts_priority CHECK (priority IN ('critical', 'high', 'normal', 'low')),
     CONSTRAINT ck_working_memory_contexts_ttl CHECK (ttl_seconds > 0)
 );

@@ -129,7 +129,8 @@ def test_child_killed_in_mid_batch_loses_nothing_and_embeds_once(stack: RunningS
         ).one()
         attempts = connection.execute(
             text(
-                "SELECT max(retry_count), count(*) FILTER (WHERE retry_count > 1) FROM memory_system.embeddings_queue WHERE agent_id = 'path-kill'"
+                "SELECT max(retry_count), count(*) FILTER (WHERE retry_count > 1)"
+                " FROM memory_system.embeddings_queue WHERE agent_id = 'path-kill'"
             )
         ).one()
     database.close()

@@ -115,7 +115,10 @@ class TestServers:
         name = f"nexus_test_{next(self._numbers)}"
         with closing(self.superuser("postgres")) as connection, connection.cursor() as cursor:
             cursor.execute(
-                sql.SQL("CREATE DATABASE {} OWNER nexus_superuser TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
+                # Without fsync a copy of files takes a sixth of the time that logging every block takes.
+                sql.SQL("CREATE DATABASE {} OWNER nexus_superuser TEMPLATE {} STRATEGY FILE_COPY").format(
+                    sql.Identifier(name), sql.Identifier(template)
+                )
             )
             # A clone does not inherit who may connect.
             cursor.execute(

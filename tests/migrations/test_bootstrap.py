@@ -55,21 +55,21 @@ def test_every_role_gives_its_own_password(role: Role, database_settings: Settin
         log_in(database_settings, role, "")
 
 
-def test_no_password_reaches_the_server_in_clear(sql: Sql) -> None:
-    stored = [row[0] for row in sql("SELECT rolpassword FROM pg_authid WHERE rolname LIKE 'nexus%' AND rolcanlogin")]
+def test_no_password_reaches_the_server_in_clear(catalogue: Sql) -> None:
+    stored = [row[0] for row in catalogue("SELECT rolpassword FROM pg_authid WHERE rolname LIKE 'nexus%' AND rolcanlogin")]
     assert len(stored) == len(ROLE_SECRETS)
     assert all(re.match(r"SCRAM-SHA-256\$", value) for value in stored)
 
 
-def test_no_login_role_is_powerful(sql: Sql) -> None:
+def test_no_login_role_is_powerful(catalogue: Sql) -> None:
     assert (
-        sql(
+        catalogue(
             "SELECT rolname FROM pg_roles WHERE rolname LIKE 'nexus%' AND rolname <> 'nexus_backup'"
             " AND (rolsuper OR rolbypassrls OR rolcreaterole OR rolcreatedb OR rolreplication)"
         )
         == []
     )
-    assert sql("SELECT rolname FROM pg_roles WHERE rolname IN ('nexus_definer', 'nexus_backup') AND rolcanlogin") == []
+    assert catalogue("SELECT rolname FROM pg_roles WHERE rolname IN ('nexus_definer', 'nexus_backup') AND rolcanlogin") == []
 
 
 @pytest.mark.parametrize(

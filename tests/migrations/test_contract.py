@@ -110,10 +110,10 @@ CONTRACT: dict[str, dict[str, tuple[str, bool]]] = {
 
 
 @pytest.mark.parametrize("table", sorted(CONTRACT))
-def test_columns_have_their_names_types_and_nullability(table: str, sql: Sql) -> None:
+def test_columns_have_their_names_types_and_nullability(table: str, catalogue: Sql) -> None:
     found = {
         name: (type_, not_null)
-        for name, type_, not_null in sql(
+        for name, type_, not_null in catalogue(
             "SELECT attname, format_type(atttypid, atttypmod), attnotnull FROM pg_attribute"
             " WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped",
             table,
@@ -123,28 +123,26 @@ def test_columns_have_their_names_types_and_nullability(table: str, sql: Sql) ->
 
 
 @pytest.mark.parametrize("table", ["consciousness.distributed_consensus", "consciousness.instance_network", "memory_system.workers"])
-def test_tables_of_later_phases_exist(table: str, sql: Sql) -> None:
-    assert sql.one("SELECT to_regclass(%s) IS NOT NULL", table)
+def test_tables_of_later_phases_exist(table: str, catalogue: Sql) -> None:
+    assert catalogue.one("SELECT to_regclass(%s) IS NOT NULL", table)
 
 
-def test_seeds_names_of_triggers_and_function_hold(sql: Sql) -> None:
-    on_episodes = {
-        name: function
-        for name, function in sql(
-            "SELECT tgname, tgfoid::regproc::text FROM pg_trigger"
-            " WHERE tgrelid = 'nexus_memory.zep_episodic_memory'::regclass AND NOT tgisinternal"
-        )
-    }
+def test_seeds_names_of_triggers_and_function_hold(catalogue: Sql) -> None:
+    triggers = catalogue(
+        "SELECT tgname, tgfoid::regproc::text FROM pg_trigger"
+        " WHERE tgrelid = 'nexus_memory.zep_episodic_memory'::regclass AND NOT tgisinternal"
+    )
+    on_episodes = {row[0]: row[1] for row in triggers}
     assert on_episodes["auto_generate_embedding"] == "nexus_memory.trigger_generate_embedding"
     assert "auto_update_embedding" in on_episodes
 
 
-def test_vectors_have_one_hnsw_index_as_specified(sql: Sql) -> None:
-    definition = sql.one("SELECT indexdef FROM pg_indexes WHERE indexname = 'ix_episode_chunks_embedding_model_1'")
+def test_vectors_have_one_hnsw_index_as_specified(catalogue: Sql) -> None:
+    definition = catalogue.one("SELECT indexdef FROM pg_indexes WHERE indexname = 'ix_episode_chunks_embedding_model_1'")
     assert "hnsw" in definition
     assert "vector_cosine_ops" in definition
     assert "m='16', ef_construction='64'" in definition
     assert definition.endswith("WHERE (model_id = 1)")
     # The copy on the episode is not indexed.
-    on_episodes = [row[0] for row in sql("SELECT indexdef FROM pg_indexes WHERE tablename = 'zep_episodic_memory'")]
+    on_episodes = [row[0] for row in catalogue("SELECT indexdef FROM pg_indexes WHERE tablename = 'zep_episodic_memory'")]
     assert not any("hnsw" in index for index in on_episodes)
