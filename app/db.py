@@ -1,16 +1,21 @@
 """Connections to PostgreSQL: one pool a process, one short transaction at a time."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
-from sqlalchemy import Connection, Engine, create_engine, text
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy import Connection, Engine, create_engine, event, text
+from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from app.config import Role, Settings
 from app.errors import DatabaseUnavailable
 
 _SET_AGENT = text("SELECT set_config('app.current_agent_id', :agent_id, true), set_config('app.traceparent', :traceparent, true)")
+
+# A connection that answered this lately is not asked again whether it lives: the question is one of five round trips of a write.
+_TRUSTED_SECONDS = 1.0
 
 
 class Database:
@@ -32,7 +37,8 @@ class Database:
             pool_size=settings.database_pool_size,
             max_overflow=0,
             pool_timeout=settings.database_pool_timeout_seconds,
-            pool_pre_ping=True,
+            # An error's text travels into logs and Celery's events; what an agent remembers must not.
+            hide_parameters=True,
             connect_args={
                 "connect_timeout": settings.database_connect_timeout_seconds,
                 "application_name": application_name,
@@ -40,6 +46,7 @@ class Database:
                 "options": f"-c statement_timeout={statement_timeout_ms} -c idle_in_transaction_session_timeout=10000 -c timezone=UTC",
             },
         )
+        _ping_after_idling(self.engine)
 
     @contextmanager
     def transaction(self, agent_id: str | None = None, traceparent: str | None = None) -> Iterator[Connection]:
@@ -71,3 +78,26 @@ class Database:
     def close(self) -> None:
         """Close every pooled connection."""
         self.engine.dispose()
+
+
+def _ping_after_idling(engine: Engine) -> None:
+    """Replace a pooled connection that died while it lay idle, before a transaction starts on it.
+
+    Source: SQLAlchemy, "Dealing with Disconnects", the recipe of a custom pre-ping.
+    """
+
+    def remember(_connection: Any, record: Any) -> None:
+        record.info["returned_at"] = time.monotonic()
+
+    def ping(connection: Any, record: Any, _proxy: Any) -> None:
+        # A new connection was never returned and has just answered.
+        returned_at = record.info.get("returned_at")
+        if returned_at is None or time.monotonic() - returned_at < _TRUSTED_SECONDS:
+            return
+        try:
+            engine.dialect.do_ping(connection)
+        except engine.dialect.loaded_dbapi.Error as error:
+            raise DisconnectionError("the connection died while idle") from error
+
+    event.listen(engine, "checkin", remember)
+    event.listen(engine, "checkout", ping)

@@ -54,6 +54,7 @@ def on_starting(_server: Any) -> None:
 
 def child_exit(_server: Any, worker: Any) -> None:
     """Drop the gauges of a process that is gone; its counters stay in the sums."""
-    from prometheus_client.multiprocess import mark_process_dead  # Not earlier: see PROMETHEUS_MULTIPROC_DIR above.
+    # Not imported earlier: see PROMETHEUS_MULTIPROC_DIR above.
+    from prometheus_flask_exporter.multiprocess import GunicornPrometheusMetrics
 
-    mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
+    GunicornPrometheusMetrics.mark_process_dead_on_child_exit(worker.pid)

@@ -1,6 +1,7 @@
 """What a worker process does when it starts, lives, dies and stops."""
 
 import os
+import sys
 import threading
 from collections.abc import Sequence
 from typing import Any
@@ -67,7 +68,7 @@ def child() -> ChildProcess:
 
 @setup_logging.connect
 def _configure_logging(**_: Any) -> None:
-    configure_logging(settings, "worker")
+    configure_logging(settings, "beat" if "beat" in sys.argv else "worker")
 
 
 @celeryd_init.connect

@@ -31,7 +31,6 @@ def _finish(response: Response) -> Response:
         response.headers.extend(_HEADERS)
     seconds = time.perf_counter() - g.started
     rule = request.url_rule.rule if request.url_rule is not None else None
-    metrics.observe_request(request.method, rule, response.status_code, seconds)
     structlog.get_logger().info(
         "request",
         method=request.method[:16],

@@ -3,13 +3,14 @@
 from flask import Response
 from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
+from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from app.api.answers import json_answer
 from app.api.authentication import find_agent
 from app.api.schemas.operations import StatsQuery
-from app.api.services import services
+from app.api.services import request_metrics, services
 from app.errors import InvalidRequest
-from app.observability.metrics import DatabaseReadings, render
+from app.observability.metrics import DatabaseReadings, render_database
 
 blueprint = APIBlueprint("operations", __name__, abp_tags=[Tag(name="operations")])
 
@@ -48,8 +49,8 @@ def get_stats(query: StatsQuery) -> Response:
 @blueprint.get("/metrics", responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}})
 def get_metrics() -> Response:
     """Expose metrics for Prometheus; open to callers on this machine."""
-    exposition, content_type = render(_read_database)
-    return Response(exposition, content_type=content_type)
+    exposition = request_metrics().exposition() + render_database(_read_database)
+    return Response(exposition, content_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 
 def _read_database() -> DatabaseReadings:

@@ -34,7 +34,10 @@ class ListCache:
             generation = int(now or 0)
             if entry is None:
                 return None, generation
-            stored = orjson.loads(entry)
+            try:
+                stored = orjson.loads(entry)
+            except orjson.JSONDecodeError:
+                return None, generation
             return (stored["items"] if stored["generation"] == generation else None), generation
 
         answer = self._redis.attempt("read a list", fetch)

@@ -68,13 +68,13 @@ class Measurement:
     min_cosine: float
 
 
-def choose_precision(fp32: Encode, bf16: Encode, clock: Callable[[], float] = time.perf_counter) -> Measurement:
+def choose_precision(fp32: Encode, bf16: Encode, clock: Callable[[], float] = time.process_time) -> Measurement:
     """Return the precision to encode in, from a race of the two over the probes.
 
     Args:
         fp32: Encodes texts to unit vectors (n, d) in float32.
         bf16: The same in bfloat16.
-        clock: Monotonic seconds.
+        clock: Seconds of this process's CPU, which other processes do not stretch: workers that start together choose alike.
     """
     started = clock()
     # The first pass of each warms its kernels up, and gives the vectors to compare.

@@ -131,6 +131,8 @@ class EmbeddingService:
     def _encode(self, items: Sequence[WorkItem]) -> list[Embedded]:
         chunks = [self._chunker.chunk(item.actor, item.content) for item in items]
         vectors = self._encoder.encode_documents([chunk.text for of_item in chunks for chunk in of_item])
+        if vectors.shape != (sum(map(len, chunks)), self.model.dimensions):
+            raise EncodingFault("the encoder gave vectors of another shape", reason="wrong dimensions")
         ends = list(accumulate(map(len, chunks)))
         return [_assemble(item, of_item, vectors[end - len(of_item) : end]) for item, of_item, end in zip(items, chunks, ends, strict=True)]
 

@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import datetime
 from typing import Any
@@ -108,7 +109,9 @@ class EpisodeService:
         key = keys.recent(agent_id, limit, session_id, tags)
         cached, generation = self._cache.read(agent_id, key)
         if cached is not None:
-            return [_from_json(item) for item in cached]
+            # Another release, which shares this Redis during an upgrade, may know other fields: then it is a miss.
+            with suppress(KeyError, TypeError, ValueError):
+                return [_from_json(item) for item in cached]
         with self._database.transaction(agent_id) as connection:
             views = repository.recent(connection, agent_id, limit, session_id, tags)
         if generation is not None:

@@ -1,13 +1,11 @@
 """Prometheus metrics of the API: requests counted in this process, backlog and identity read from PostgreSQL."""
 
-import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import structlog
-from prometheus_client import CONTENT_TYPE_LATEST, REGISTRY, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
 from prometheus_client.core import GaugeMetricFamily, Metric
-from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 
 from app.errors import NexusError
@@ -68,22 +66,8 @@ class _DatabaseCollector(Collector):
         return [up, depth, age, drift]
 
 
-class _ThisProcess(Collector):
-    def collect(self) -> Iterable[Metric]:
-        return REGISTRY.collect()
-
-
-def render(read: Callable[[], DatabaseReadings]) -> tuple[bytes, str]:
-    """Return the exposition and its content type.
-
-    With PROMETHEUS_MULTIPROC_DIR set, the counters of all API processes are summed from their files;
-    the readings are taken once, by the process that answers. A database that is down makes
-    nexus_database_up 0 and never fails the scrape.
-    """
+def render_database(read: Callable[[], DatabaseReadings]) -> bytes:
+    """Return the exposition of what PostgreSQL knows; a database that is down makes nexus_database_up 0 and never fails the scrape."""
     registry = CollectorRegistry()
-    if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
-        MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    else:
-        registry.register(_ThisProcess())
     registry.register(_DatabaseCollector(read))
-    return generate_latest(registry), CONTENT_TYPE_LATEST
+    return generate_latest(registry)

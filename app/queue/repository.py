@@ -49,12 +49,20 @@ _START = text(
     """
 )
 
-_RENEW = text(
-    """
-    UPDATE memory_system.embeddings_queue SET lease_until = now() + make_interval(secs => :lease_seconds)
-    WHERE target_kind = :target_kind AND target_id = ANY (CAST(:target_ids AS uuid[])) AND claim_token = :token AND state = 'processing'
-    """
-)
+# SKIP LOCKED, in id order: a client that holds a row of the queue is replacing that work, and a worker that waited for it while it
+# held others would deadlock with a transaction that edits several episodes. What is skipped belongs to the client, or to the lease.
+_HELD = """
+    WITH held AS MATERIALIZED (
+        SELECT target_kind, target_id, model_id FROM memory_system.embeddings_queue
+        WHERE target_kind = :target_kind AND target_id = ANY (CAST(:target_ids AS uuid[])) AND claim_token = :token
+          AND state = 'processing'
+        ORDER BY target_id FOR UPDATE SKIP LOCKED
+    )
+    UPDATE memory_system.embeddings_queue q
+"""
+_OF_HELD = "FROM held h WHERE q.target_kind = h.target_kind AND q.target_id = h.target_id AND q.model_id = h.model_id"
+
+_RENEW = text(f"{_HELD} SET lease_until = now() + make_interval(secs => :lease_seconds) {_OF_HELD}")
 
 _OWNED = text(
     """
@@ -74,26 +82,26 @@ _DONE = text(
 
 # A charge that is kept means a wait that grows: base * 4^(attempt - 1), at most the maximum, spread by a quarter either way.
 _FAIL = text(
-    """
-    UPDATE memory_system.embeddings_queue
-    SET state = CASE WHEN retry_count >= :max_attempts THEN 'dead' ELSE 'pending' END,
+    f"""
+    {_HELD}
+    SET state = CASE WHEN q.retry_count >= :max_attempts THEN 'dead' ELSE 'pending' END,
         due_at = now() + (0.75 + random() / 2)
-            * make_interval(secs => least(:retry_max_seconds, :retry_base_seconds * 4.0 ^ (retry_count - 1))),
-        claim_token = NULL, started_at = NULL, lease_until = NULL, solo = solo OR :solo, last_error = :error,
-        processed_at = CASE WHEN retry_count >= :max_attempts THEN now() END
-    WHERE target_kind = :target_kind AND target_id = ANY (CAST(:target_ids AS uuid[])) AND claim_token = :token AND state = 'processing'
-    RETURNING target_id, state
+            * make_interval(secs => least(:retry_max_seconds, :retry_base_seconds * 4.0 ^ (q.retry_count - 1))),
+        claim_token = NULL, started_at = NULL, lease_until = NULL, solo = q.solo OR :solo, last_error = :error,
+        processed_at = CASE WHEN q.retry_count >= :max_attempts THEN now() END
+    {_OF_HELD}
+    RETURNING q.target_id, q.state
     """
 )
 
 _REFUND = text(
-    """
-    UPDATE memory_system.embeddings_queue
+    f"""
+    {_HELD}
     SET state = 'pending', due_at = now() + make_interval(secs => :delay_seconds), claim_token = NULL, lease_until = NULL,
-        retry_count = greatest(0, retry_count - CASE WHEN started_at IS NULL THEN 0 ELSE 1 END), started_at = NULL,
-        solo = solo OR :solo, last_error = coalesce(:error, last_error)
-    WHERE target_kind = :target_kind AND target_id = ANY (CAST(:target_ids AS uuid[])) AND claim_token = :token AND state = 'processing'
-    RETURNING target_id
+        retry_count = greatest(0, q.retry_count - CASE WHEN q.started_at IS NULL THEN 0 ELSE 1 END), started_at = NULL,
+        solo = q.solo OR :solo, last_error = coalesce(:error, q.last_error)
+    {_OF_HELD}
+    RETURNING q.target_id
     """
 )
 
@@ -105,14 +113,7 @@ _CRASHED = """
         processed_at = CASE WHEN q.started_at IS NOT NULL AND q.retry_count >= :max_attempts THEN now() END,
         claim_token = NULL, started_at = NULL, lease_until = NULL
 """
-_CRASH = text(
-    f"""
-    UPDATE memory_system.embeddings_queue q {_CRASHED}
-    WHERE q.target_kind = :target_kind AND q.target_id = ANY (CAST(:target_ids AS uuid[])) AND q.claim_token = :token
-      AND q.state = 'processing'
-    RETURNING q.target_id, q.state
-    """
-)
+_CRASH = text(f"{_HELD} {_CRASHED} {_OF_HELD} RETURNING q.target_id, q.state")
 _REAP = text(
     f"""
     WITH expired AS MATERIALIZED (
@@ -167,7 +168,7 @@ def start(
 
 
 def renew(connection: Connection, target_kind: TargetKind, target_ids: Sequence[UUID], token: UUID, lease_seconds: float) -> int:
-    """Extend the leases and return how many rows the token still holds."""
+    """Extend the leases and return of how many rows; one that a client is changing is left out."""
     return connection.execute(_RENEW, {**_proof(target_kind, target_ids, token), "lease_seconds": lease_seconds}).rowcount
 
 
@@ -193,7 +194,7 @@ def fail(
     retry_base_seconds: float,
     retry_max_seconds: float,
 ) -> dict[UUID, str]:
-    """Keep the charge: each row waits longer than before, or is dead. Returns the new state by id."""
+    """Keep the charge: each row waits longer than before, or is dead. Returns the new state by id, without rows locked elsewhere."""
     rows = connection.execute(
         _FAIL,
         {

@@ -87,6 +87,7 @@ def attach(settings: Settings) -> Settings | None:
     absolute = environment.absolute(settings)
     layout = Layout(absolute.data_dir)
     state = State.read(layout)
-    if owner_pid(layout.lock_file) is None or state.phase != "ready":
+    owner = owner_pid(layout.lock_file)
+    if owner is None or owner != state.owner_pid or state.phase != "ready":
         return None
     return environment.with_servers(absolute.model_copy(update={"host": state.host, "port": state.port}), state)

@@ -107,6 +107,8 @@ class State:
 
     phase: str = "stopped"
     """stopped, starting, ready or stopping."""
+    owner_pid: int = 0
+    """Who said so: a phase that a killed owner left behind says nothing of the next one."""
     host: str = ""
     port: int = 0
     flower_port: int = 0

@@ -1,5 +1,6 @@
 """The embedded stack as one object: start everything, watch it, stop everything."""
 
+import os
 import subprocess
 import tempfile
 import time
@@ -168,7 +169,7 @@ class Stack:
         for program in self._services:
             supervisor.start(program.name)
         self._wait_for("the stack", lambda: self._problem(self.settings), _SERVICES_SECONDS)
-        self._state = self._state.update(self.layout, phase="ready")
+        self._state = self._state.update(self.layout, phase="ready", owner_pid=os.getpid())
 
     def _choose_ports(self) -> None:
         chosen = self._chosen

@@ -1,7 +1,9 @@
 -- The current agent's episodes nearest to a query vector, each by its best chunk; cosine in [-1, 1], greatest first.
 -- Small agents are scanned exactly. A large one goes through HNSW with an iterative scan, so that a filter does not starve it;
 -- should the index still return fewer than asked for, the exact scan answers: a filtered search never silently returns too few.
--- A chunk counts only while its input hash is that of the episode now, so a stale vector cannot be served.
+-- A chunk counts only while its input hash is that of the episode now, so a stale vector cannot be served. That comparison stands
+-- in coalesce() to hide it from the planner, which would take the two equalities of the join for independent, expect one row and
+-- never use HNSW. A filter that leaves few rows is met through its own index.
 CREATE FUNCTION nexus_memory.search_by_vector(query public.vector, model smallint, most integer, filters jsonb, exact_below integer DEFAULT 10000)
 RETURNS TABLE (episode_id uuid, cosine double precision)
 LANGUAGE plpgsql STABLE SECURITY DEFINER
@@ -18,7 +20,7 @@ BEGIN
         SELECT 1 FROM nexus_memory.episode_chunks c WHERE c.agent_id = agent AND c.model_id = model LIMIT exact_below) sample;
     source := format(
         'FROM nexus_memory.episode_chunks c JOIN nexus_memory.zep_episodic_memory e ON e.episode_id = c.episode_id'
-        ' WHERE c.agent_id = $2 AND e.agent_id = $2 AND c.model_id = %s AND c.input_sha256 = e.input_sha256 AND %s',
+        ' WHERE c.agent_id = $2 AND e.agent_id = $2 AND c.model_id = %s AND coalesce(c.input_sha256 = e.input_sha256, false) AND %s',
         model, nexus_memory.episode_filter());
     IF held >= exact_below THEN
         PERFORM set_config('hnsw.iterative_scan', 'relaxed_order', true), set_config('hnsw.ef_search', '200', true),

@@ -7,7 +7,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -43,7 +42,9 @@ def run_session(stack: RunningStack, blocks: list[Example], folder: Path) -> lis
     """Run the blocks one after the other in one shell, as a reader would, and return what each did."""
     lines = [_CURL]
     for number, block in enumerate(blocks):
-        lines.append(f"{{\n{_here(stack, block.commands)}\n}} >{folder}/{number}.out 2>{folder}/{number}.err; echo $? >{folder}/{number}.rc")
+        lines.append(
+            f"{{\n{_here(stack, block.commands)}\n}} >{folder}/{number}.out 2>{folder}/{number}.err; echo $? >{folder}/{number}.rc"
+        )
     (folder / "session.sh").write_text("\n".join(lines), encoding="utf-8")
     subprocess.run(["bash", str(folder / "session.sh")], cwd=ROOT, env=_environment(stack), check=True, timeout=SESSION_SECONDS)
     return [
@@ -81,12 +82,12 @@ def _environment(stack: RunningStack) -> dict[str, str]:
 
 
 @pytest.fixture(scope="module")
-def readme(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[int, Answered]]:
+def readme(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Answered]:
     """What each block of README did, by its line."""
     if shutil.which("curl") is None or shutil.which("bash") is None:
         pytest.skip("the documents' commands need bash and curl")
     answered = run_session(stack, README, tmp_path_factory.mktemp("readme"))
-    yield {block.line: outcome for block, outcome in zip(README, answered, strict=True)}
+    return {block.line: outcome for block, outcome in zip(README, answered, strict=True)}
 
 
 @pytest.mark.parametrize("block", README, ids=lambda block: block.name)
@@ -105,7 +106,15 @@ def test_block_of_readme_does_what_readme_says(block: Example, readme: dict[int,
 
 def test_every_route_of_the_api_stands_in_readme_with_a_request() -> None:
     shown = "\n".join(block.commands for block in README)
-    routes = ("/memory/action", "/memory/actions", "/memory/search", "/memory/episodic/recent", "/memory/episodic/$ID", "/stats", "/metrics")
+    routes = (
+        "/memory/action",
+        "/memory/actions",
+        "/memory/search",
+        "/memory/episodic/recent",
+        "/memory/episodic/$ID",
+        "/stats",
+        "/metrics",
+    )
     more = ("/health", "/health/live", "/health/ready", "/integrity", "/integrity/verify")
     assert [route for route in (*routes, *more) if not re.search(rf"\$URL{re.escape(route)}[\"?]", shown)] == []
 

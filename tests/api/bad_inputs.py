@@ -45,7 +45,7 @@ def _verify(name: str, field: str | None = None, **body: Any) -> BadInput:
     return BadInput(name, "/integrity/verify", 422, "invalid_request", json=body, field=field)
 
 
-RECEIPT = {"episode_id": ID, "seq": 1, "version": 1, "content_sha256": HASH, "nonce": "ab"}
+RECEIPT = {"episode_id": ID, "seq": 1, "version": 1, "content_sha256": HASH, "nonce": "ab" * 16}
 
 BAD_INPUTS = [
     _raw("empty body", 400, "malformed_json", b""),

@@ -13,6 +13,7 @@ from app.episodes.models import EpisodeView, NewEpisode, Receipt
 from app.errors import DatabaseUnavailable, NotFound, Unauthenticated
 from app.identity.models import KeyRole, Principal
 from app.integrity.service import AccountingIdentity, ReceiptClaim, Verdict
+from app.queue.models import QueueCounts
 from app.search.query import SearchAnswer, SearchQuery
 
 KEYS: dict[str, tuple[KeyRole, str | None]] = {
@@ -99,6 +100,10 @@ class Integrity:
         """Return an identity that holds."""
         return AccountingIdentity(3, 1, 1, 1, 0, 0, 0)
 
+    def drift(self) -> int:
+        """Return no drift."""
+        return 0
+
 
 @dataclass
 class Report:
@@ -135,6 +140,12 @@ class Stats:
         if self.is_down:
             raise DatabaseUnavailable("the database cannot be reached")
         return {"embeddings_queue": {"pending": 2, "processing": 0, "done": 5, "dead": 1}, "oldest_pending_age_seconds": 1.5}
+
+    def queue(self) -> QueueCounts:
+        """Return a queue with a little of everything, or fail as told."""
+        if self.is_down:
+            raise DatabaseUnavailable("the database cannot be reached")
+        return QueueCounts(2, 0, 5, 1, 1.5)
 
 
 @dataclass

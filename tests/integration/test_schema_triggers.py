@@ -169,10 +169,10 @@ def test_work_that_is_queued_is_not_queued_again(services: Services, workshop: W
     assert workshop.queue.enqueue_missing() == 0
 
 
-@pytest.mark.parametrize("content", ["", " ", "\n\t ", "\u3000"])
-def test_blank_content_is_refused(content: str, app_database: Database, sql: Sql) -> None:
-    with pytest.raises(IntegrityError, match="ck_zep_episodic_memory_content"):
-        insert_raw(app_database, content)
+def test_blank_content_is_refused(app_database: Database, sql: Sql) -> None:
+    for content in ("", " ", "\n\t ", "\u3000", "\u2028\u00a0"):
+        with pytest.raises(IntegrityError, match="ck_zep_episodic_memory_content"):
+            insert_raw(app_database, content)
     assert sql.one("SELECT count(*) FROM memory_system.ledger") == 0
 
 
@@ -194,11 +194,11 @@ def test_blank_content_is_refused(content: str, app_database: Database, sql: Sql
     ],
     ids=lambda columns: "-".join(f"{name}={str(value)[:8]}" for name, value in columns.items()),
 )
-def test_values_out_of_bounds_are_refused(columns: dict[str, Any], sql: Sql) -> None:
+def test_values_out_of_bounds_are_refused(columns: dict[str, Any], catalogue: Sql) -> None:
     values = {"agent_id": "alice", "content": "fine", **columns}
     names, marks = ", ".join(values), ", ".join(["%s"] * len(values))
     with pytest.raises(psycopg2.errors.CheckViolation):
-        sql(f"INSERT INTO nexus_memory.zep_episodic_memory ({names}) VALUES ({marks})", *values.values())
+        catalogue(f"INSERT INTO nexus_memory.zep_episodic_memory ({names}) VALUES ({marks})", *values.values())
 
 
 def test_nul_is_refused_and_nothing_is_stored(services: Services, app_database: Database, sql: Sql) -> None:
@@ -231,21 +231,22 @@ HUGE = {
     # Compounds are indexed whole and in parts: with four-byte letters even the words as written pass 1 MiB.
     "compounds": _words(_compound),
     # As written they fit, with stems they do not.
-    "fewer compounds": _words(_compound, 130_000) + " plain" * 10_000,
+    "fewer compounds": _words(_compound, 182_000) + " plain" * 3_000,
     "addresses": _words(lambda n: f"http://h{n:x}.example.org/p{n:x}/q{n:x}"),
 }
 
 
-@pytest.mark.parametrize("kind", sorted(HUGE))
 @pytest.mark.parametrize("language", ["en", "simple"])
-def test_text_too_rich_for_a_tsvector_is_stored_all_the_same(kind: str, language: str, services: Services, sql: Sql) -> None:
-    receipt = services.episodes.store("alice", new_episode(HUGE[kind], language=language))
-    assert stored_row(sql, receipt.episode_id).state == "pending"
-    assert services.episodes.get("alice", receipt.episode_id).content == HUGE[kind]
-    first = HUGE[kind].split(" ")[0]
-    if len(first) < 1000:
-        found = services.search.search("alice", SearchQuery(first, mode="keyword"))
-        assert [hit.episode_id for hit in found.results] == [receipt.episode_id]
+def test_text_too_rich_for_a_tsvector_is_stored_all_the_same(language: str, services: Services, sql: Sql) -> None:
+    for number, (kind, content) in enumerate(HUGE.items()):
+        agent_id = f"agent{number}"
+        receipt = services.episodes.store(agent_id, new_episode(content, language=language))
+        assert stored_row(sql, receipt.episode_id).state == "pending"
+        assert services.episodes.get(agent_id, receipt.episode_id).content == content, kind
+        first = content.split(" ")[0]
+        if len(first) < 1000:
+            found = services.search.search(agent_id, SearchQuery(first, mode="keyword"))
+            assert [hit.episode_id for hit in found.results] == [receipt.episode_id], kind
 
 
 @pytest.mark.parametrize(("kind", "both_fit", "written_fits"), [("compounds", False, False), ("fewer compounds", False, True), ("cjk", True, True)])

@@ -3,7 +3,7 @@
 from typing import Annotated, Self
 from uuid import UUID
 
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, Strict, model_validator
 from pydantic_core import PydanticCustomError
 
 from app.api.schemas.fields import AgentId, HexDigest, JsonObject, Moment, SeqNumber, StrictModel
@@ -16,9 +16,9 @@ class ReceiptBody(StrictModel):
 
     episode_id: UUID
     seq: SeqNumber
-    version: SeqNumber
+    version: Annotated[int, Strict(), Field(ge=1, lt=2**31)]
     content_sha256: HexDigest
-    nonce: Annotated[str, Field(pattern=r"^([0-9a-f]{2}){1,64}$")]
+    nonce: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
     agent_id: AgentId | None = Field(None, description="May stay in; when it does, it must be the agent that verifies.")
     created_at: Moment | None = Field(None, description="May stay in; not compared.")
     embedding: JsonObject | None = Field(None, description="May stay in; not compared.")

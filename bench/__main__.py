@@ -1,0 +1,67 @@
+"""The command line of the benchmark: `python -m bench [ingest|drain|latency|all]`."""
+
+import json
+import shlex
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from app.errors import NexusError
+from bench import drain, ingest, latency
+from bench.figures import Figure
+from bench.machine import describe, load_average
+from bench.own_stack import OwnStack, running_stack
+from bench.report import TITLES, Run, to_json, to_markdown, to_table
+from bench.texts import long_texts, short_texts
+
+
+@click.command()
+@click.argument("part", type=click.Choice([*TITLES, "all"]), default="all")
+@click.option("--texts", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="JSON lines (.gz too) with `text`.")
+@click.option("--rounds", type=click.IntRange(1, 9), default=2, show_default=True, help="How often each contender runs.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write every sample there.")
+@click.option("--markdown", type=click.Path(path_type=Path, dir_okay=False), help="Write the page of the documentation there.")
+def main(part: str, texts: Path | None, rounds: int, json_file: Path | None, markdown: Path | None) -> None:
+    """Measure this machine against the targets, on a stack of the benchmark's own. Takes about ten minutes on two cores."""
+    console = Console(stderr=True, highlight=False)
+    started, started_at = time.monotonic(), datetime.now(UTC)
+    loads: dict[str, float] = {}
+    figures: dict[str, list[Figure]] = {}
+    short = short_texts(texts)
+    try:
+        with running_stack(lambda line: console.print(f"[dim]{line}[/dim]")) as stack:
+            for name in TITLES if part == "all" else (part,):
+                loads[name] = load_average()
+                console.print(f"[bold]{TITLES[name]}[/bold] (load average {loads[name]:.1f})")
+                figures[name] = _measure(name, stack, short, rounds, console)
+    except NexusError as error:
+        raise click.ClickException(error.message) from error
+    command = shlex.join(["python", "-m", "bench", *sys.argv[1:]])
+    run = Run(started_at.isoformat(timespec="seconds"), command, time.monotonic() - started, describe(), loads, figures)
+    Console().print(to_table(figures))
+    if json_file is not None:
+        json_file.write_text(json.dumps(to_json(run), indent=1) + "\n", encoding="utf-8")
+    if markdown is not None:
+        markdown.write_text(to_markdown(run), encoding="utf-8")
+
+
+def _measure(part: str, stack: OwnStack, short: list[str], rounds: int, console: Console) -> list[Figure]:
+    def report(line: str) -> None:
+        console.print(f"  {line}")
+
+    if part == "latency":
+        return latency.measure(stack, short, report)
+    if part == "ingest":
+        return ingest.measure(stack, short, rounds, report)
+    long = long_texts(short)
+    mean = sum(map(len, short)) // len(short)
+    kinds = ((f"{len(short):,} texts of about {mean} characters", short), (f"{len(long):,} texts of about 250 characters", long))
+    return drain.Contest(stack, rounds, report).measure(kinds)
+
+
+if __name__ == "__main__":
+    main()

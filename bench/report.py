@@ -1,0 +1,138 @@
+"""The report of a run: a table for the terminal, JSON for programs, a page for the documentation."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from rich.table import Table
+
+from bench.figures import Figure
+
+TITLES = {
+    "drain": "Drain: stored and searchable per second",
+    "ingest": "Acknowledged writes",
+    "latency": "Latency",
+}
+"""The parts in the order of the report."""
+
+_LIMITS = {
+    "drain": "A short text costs about 3.5 ms of a core in the encoder and about 1.7 ms in PostgreSQL, nearly all of it the insert into "
+    "the HNSW index; both cores are busy from the first row to the last. The stack beats the loop because it sorts a batch's texts by "
+    "length, pads less and runs its forward passes without the overhead of `encode()`, and because one process encodes while another's "
+    "rows are indexed. Longer texts are bound by the encoder alone.",
+    "ingest": "Two cores are shared by the load generator, gunicorn and PostgreSQL. One post costs about 1.5 ms of a core in the API "
+    "(gunicorn and Flask, validation, three statements, one round trip to Redis) and about 0.8 ms in PostgreSQL (the row with its "
+    "text index, the queue row, the ledger row, one flush of the log at commit). A batch shares everything but the rows.",
+    "latency": "A lone post passes the doorbell, the claim, the broker, one forward pass and two short transactions. While it is awaited "
+    "the client searches without a pause, which takes a share of the same two cores.",
+}
+"""What bounds each part, found with a profiler; edit it when a change moves the bound."""
+
+_HOW = """\
+# Benchmarks
+
+Measured by `make bench` (`python -m bench`), which starts a stack of its own in a temporary folder, with the real model, and removes it
+afterwards. Every contender of a part runs in the same run on the same machine, in turn, and the value is the median over the rounds:
+trust the ratios more than the absolute numbers, which change from machine to machine.
+
+Write this page anew with `python -m bench --markdown docs/benchmarks.md`; `--json FILE` keeps every sample, `--texts FILE` takes texts of
+your own (JSON lines with `text`), `python -m bench drain|ingest|latency` runs one part. wrk makes the HTTP load where it is installed.
+"""
+_BASELINES = """\
+## What is compared
+
+- **Bare `encode()`**: sentence-transformers' own `model.encode()` in batches of 32, in the precision that the workers chose, while the
+  stack is idle; one process with two threads, and two processes with one thread.
+- **Encode and write**: a loop that encodes 32 texts and writes, in one transaction, what the service's end state holds: the episode
+  with its pooled vector, the chunk, the finished queue row and the ledger row, into a second database made by the same migrations, with
+  every table, index and foreign key. Triggers are off there because the loop writes directly what they would lead to.
+- **Raw INSERT**: pgbench as the API's own role, under row security and with the triggers, one row a transaction.
+"""
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run of the benchmark.
+
+    Attributes:
+        started_at: ISO 8601, UTC.
+        command: As it was typed.
+        seconds: How long it took.
+        machine: From machine.describe.
+        load_averages: One-minute load average before each part; above 1 the machine had other work.
+        figures: By part.
+    """
+
+    started_at: str
+    command: str
+    seconds: float
+    machine: Mapping[str, str]
+    load_averages: Mapping[str, float]
+    figures: Mapping[str, Sequence[Figure]]
+
+
+def to_json(run: Run) -> dict[str, Any]:
+    """Return the run with every sample and verdict, ready for a JSON writer."""
+    return {
+        "started_at": run.started_at,
+        "command": run.command,
+        "seconds": round(run.seconds, 1),
+        "machine": dict(run.machine),
+        "load_averages": dict(run.load_averages),
+        "figures": {part: [{**asdict(figure), "met": figure.met} for figure in figures] for part, figures in run.figures.items()},
+    }
+
+
+def to_markdown(run: Run) -> str:
+    """Return the page for the documentation."""
+    machine = run.machine
+    versions = ", ".join(f"{name} {value}" for name, value in machine.items() if name not in ("processor", "memory", "system", "commit"))
+    parts = [
+        _HOW,
+        f"Measured {run.started_at[:10]} on {machine['processor']}, {machine['memory']}, {machine['system']}; commit {machine['commit']}; "
+        f"{versions}. Command: `{run.command}`; it took {run.seconds / 60:.1f} minutes. One-minute load average before each part: "
+        + ", ".join(f"{part} {load:.1f}" for part, load in run.load_averages.items())
+        + ".\n",
+        _BASELINES,
+    ]
+    parts += [_section(part, figures) for part, figures in run.figures.items()]
+    return "\n".join(parts)
+
+
+def _section(part: str, figures: Sequence[Figure]) -> str:
+    rows = ["| what | value | target | rounds | note |", "| --- | ---: | ---: | --- | --- |"]
+    rows += [f"| {' | '.join((f.name, _amount(f), _target(f), _rounds(f), f.note))} |" for f in figures]
+    return f"## {TITLES[part]}\n\n" + "\n".join(rows) + f"\n\n**What limits it.** {_LIMITS[part]}\n"
+
+
+def to_table(figures: Mapping[str, Sequence[Figure]]) -> Table:
+    """Return the figures of all parts as a table for the terminal."""
+    table = Table("what", "value", "target", "rounds", title="Benchmark")
+    for column in table.columns[1:3]:
+        column.justify = "right"
+    for part, of_part in figures.items():
+        for figure in of_part:
+            style = {True: "green", False: "red", None: ""}[figure.met]
+            table.add_row(f"{part}: {figure.name}", _amount(figure), _target(figure), _rounds(figure), style=style)
+    return table
+
+
+def _number(value: float) -> str:
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
+
+
+def _amount(figure: Figure) -> str:
+    return _number(figure.value) if figure.unit == "ratio" else f"{_number(figure.value)} {figure.unit}"
+
+
+def _rounds(figure: Figure) -> str:
+    return ", ".join(map(_number, figure.samples))
+
+
+def _target(figure: Figure) -> str:
+    if figure.target is None:
+        return ""
+    sign = ">=" if figure.better == "larger" else "<"
+    return f"{sign} {figure.target:g}, {'met' if figure.met else 'missed'}"

@@ -1,0 +1,402 @@
+"""Edits, deletions and second workers at every point of a row's way: the vector of an old text never comes back."""
+
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from uuid import UUID
+
+import pytest
+from sqlalchemy import text
+
+from app.bootstrap import Services
+from app.db import Database
+from app.embedding import repository as embedding_repository
+from app.queue import repository
+from app.search.query import SearchQuery
+from tests.factories.episodes import delete, edit, new_episode, queue_row, stored_row, vector_text
+from tests.factories.servers import TestServers
+from tests.factories.statements import Sql
+from tests.factories.workshop import Workshop
+
+OLD, NEW = "the old text about badgers", "the new text about lighthouses"
+POINTS = ("before the claim", "after the claim", "while encoding", "after encoding")
+
+
+class Always:
+    """Equal to every hash: a check that compares with it is as good as removed."""
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+    def __hash__(self) -> int:
+        return 0
+
+
+def without_token(clause: str) -> str:
+    assert "AND claim_token = :token AND state = 'processing'" in clause
+    return clause.replace("AND claim_token = :token AND state = 'processing'", "")
+
+
+def at(point: str, workshop: Workshop, monkeypatch: pytest.MonkeyPatch, act: Callable[[], object]) -> int:
+    """Take one episode to the given point, act, let the worker go on, and return how many rows it says it finished."""
+    if point == "before the claim":
+        act()
+    (batch,) = workshop.claim()
+    if point == "after the claim":
+        act()
+    if point == "while encoding":
+        workshop.encoder.before = lambda _: act() and None
+    if point == "after encoding":
+        finish = workshop.embedding._finish_once
+
+        def act_then_finish(*arguments: object) -> int:
+            monkeypatch.setattr(workshop.embedding, "_finish_once", finish)
+            act()
+            return finish(*arguments)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(workshop.embedding, "_finish_once", act_then_finish)
+    done = workshop.process(batch).done
+    workshop.encoder.before = lambda _: None
+    return done
+
+
+def edited_at(point: str, services: Services, workshop: Workshop, sql: Sql, monkeypatch: pytest.MonkeyPatch) -> None:
+    episode_id = services.episodes.store("alice", new_episode(OLD)).episode_id
+    done = at(point, workshop, monkeypatch, lambda: edit(services.database, "alice", episode_id, NEW))
+    if point == "before the claim":
+        assert done == 1
+    else:
+        assert done == 0, "a worker finished work that was no longer its own"
+        assert vector_text(sql, episode_id) == "none", "the vector of the old text came back"
+        row = stored_row(sql, episode_id)
+        assert (row.state, row.generation, row.retry_count, row.claim_token) == ("pending", 2, 0, None)
+        assert row.due_in_seconds <= 0
+    workshop.drain()
+    assert vector_text(sql, episode_id) == "present"
+    best = services.search.search("alice", SearchQuery(NEW, mode="vector")).results[0]
+    assert best.score_breakdown["cosine"] > 0.99
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_edit_at_any_point_leaves_only_the_new_vector(
+    point: str, services: Services, workshop: Workshop, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    edited_at(point, services, workshop, sql, monkeypatch)
+
+
+@pytest.mark.parametrize("point", ["while encoding", "after encoding"])
+def test_mutant_without_token_and_hash_brings_the_old_vector_back(
+    point: str, services: Services, workshop: Workshop, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repository, "_OWNED", text(without_token(repository._OWNED.text)))
+    lock_targets = embedding_repository.lock_targets
+
+    def any_hash(*arguments: object) -> dict[UUID, Always]:
+        return dict.fromkeys(lock_targets(*arguments), Always())  # type: ignore[arg-type]
+
+    monkeypatch.setattr(embedding_repository, "lock_targets", any_hash)
+    with pytest.raises(AssertionError, match="no longer its own"):
+        edited_at(point, services, workshop, sql, monkeypatch)
+
+
+@pytest.mark.parametrize("point", POINTS)
+def test_deletion_at_any_point_leaves_nothing(
+    point: str, services: Services, workshop: Workshop, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    episode_id = services.episodes.store("alice", new_episode(OLD)).episode_id
+    other = services.episodes.store("alice", new_episode(NEW)).episode_id
+    at(point, workshop, monkeypatch, lambda: delete(services.database, "alice", episode_id))
+    workshop.drain()
+    assert queue_row(sql, episode_id) is None
+    assert sql.one("SELECT count(*) FROM nexus_memory.episode_chunks WHERE episode_id = %s", str(episode_id)) == 0
+    assert stored_row(sql, other).state == "done"
+    assert services.integrity.identity().drift == 0
+
+
+def reclaimed(services: Services, workshop: Workshop, sql: Sql) -> None:
+    """A slow worker's lease runs out; another one takes the row over; then the slow one wants to finish."""
+    episode_id = services.episodes.store("alice", new_episode(OLD)).episode_id
+    (batch,) = workshop.claim()
+
+    def lose_the_lease(_: Sequence[str]) -> None:
+        workshop.encoder.before = lambda _: None
+        sql("UPDATE memory_system.embeddings_queue SET lease_until = now() - interval '1 s'")
+        assert workshop.queue.reap() == 1
+        (again,) = workshop.claim()
+        assert again.token != batch.token
+
+    workshop.encoder.before = lose_the_lease
+    assert workshop.process(batch).done == 0, "the slow worker finished a row that another holds"
+    row = stored_row(sql, episode_id)
+    assert (row.state, row.started_at) == ("processing", None)
+    assert vector_text(sql, episode_id) == "none"
+
+
+def test_worker_that_lost_its_lease_changes_nothing(services: Services, workshop: Workshop, sql: Sql) -> None:
+    reclaimed(services, workshop, sql)
+
+
+def test_mutant_without_the_token_lets_two_workers_finish(
+    services: Services, workshop: Workshop, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("_OWNED", "_DONE"):
+        monkeypatch.setattr(repository, name, text(without_token(getattr(repository, name).text)))
+    with pytest.raises(AssertionError, match="another holds"):
+        reclaimed(services, workshop, sql)
+
+
+@pytest.mark.parametrize("transition", ["fail", "refund", "crash", "renew", "lock_owned"])
+def test_stale_token_changes_no_row(transition: str, services: Services, workshop: Workshop, worker_database: Database, sql: Sql) -> None:
+    services.episodes.store("alice", new_episode(OLD))
+    (batch,) = workshop.claim()
+    sql("UPDATE memory_system.embeddings_queue SET claim_token = gen_random_uuid()")
+    before = sql("SELECT xmin::text, * FROM memory_system.embeddings_queue")
+    arguments = ("episodic", batch.target_ids, batch.token)
+    with worker_database.transaction() as connection:
+        match transition:
+            case "fail":
+                result: object = repository.fail(
+                    connection, *arguments, error="x", solo=False, max_attempts=5, retry_base_seconds=5, retry_max_seconds=9  # type: ignore[arg-type]
+                )
+            case "refund":
+                result = repository.refund(connection, *arguments, delay_seconds=1)  # type: ignore[arg-type]
+            case "crash":
+                result = repository.crash(connection, *arguments, error="x", max_attempts=5)  # type: ignore[arg-type]
+            case "renew":
+                result = repository.renew(connection, *arguments, 45)  # type: ignore[arg-type]
+            case _:
+                result = repository.lock_owned(connection, *arguments)  # type: ignore[arg-type]
+    assert not result
+    assert [row[1:] for row in sql("SELECT xmin::text, * FROM memory_system.embeddings_queue")] == [row[1:] for row in before]
+
+
+def held_by_a_client(statement: str, services: Services, workshop: Workshop, servers: TestServers, sql: Sql, *, commits: bool) -> UUID:
+    """Let a client's open transaction hold the row while the worker finishes; the worker must not wait for it."""
+    episode_id = services.episodes.store("alice", new_episode(OLD)).episode_id
+    free = services.episodes.store("alice", new_episode("another episode")).episode_id
+    batches = workshop.claim()
+    with closing(servers.superuser(sql.one("SELECT current_database()"))) as client, client.cursor() as cursor:
+
+        def hold(_: Sequence[str]) -> None:
+            workshop.encoder.before = lambda _: None
+            cursor.execute("BEGIN")
+            cursor.execute(statement, (str(episode_id),))
+
+        workshop.encoder.before = hold
+        finished: list[int] = []
+        worker = threading.Thread(target=lambda: finished.extend(workshop.process(batch).done for batch in batches))
+        worker.start()
+        worker.join(timeout=2)
+        was_stuck = worker.is_alive()
+        cursor.execute("COMMIT" if commits else "ROLLBACK")
+        worker.join()
+    assert not was_stuck, "the worker waited for the client"
+    assert sum(finished) == 1
+    assert stored_row(sql, free).state == "done"
+    return episode_id
+
+
+HELD = "UPDATE nexus_memory.zep_episodic_memory SET importance_score = 0.6 WHERE episode_id = %s"
+
+
+def test_row_held_by_a_client_goes_back_uncharged_and_soon(services: Services, workshop: Workshop, servers: TestServers, sql: Sql) -> None:
+    episode_id = held_by_a_client(HELD, services, workshop, servers, sql, commits=False)
+    row = stored_row(sql, episode_id)
+    assert (row.state, row.retry_count, row.solo, row.claim_token, row.last_error) == ("pending", 0, False, None, None)
+    assert 0 < row.due_in_seconds <= 1.0
+    assert vector_text(sql, episode_id) == "none"
+    workshop.make_due()
+    assert workshop.drain() == 1
+
+
+def test_mutant_that_waits_for_clients_is_held_up(
+    services: Services, workshop: Workshop, servers: TestServers, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(embedding_repository._LOCKS, "episodic", text(embedding_repository._LOCKS["episodic"].text.replace("SKIP LOCKED", "")))
+    with pytest.raises(AssertionError, match="waited for the client"):
+        held_by_a_client(HELD, services, workshop, servers, sql, commits=False)
+
+
+def test_change_that_commits_during_the_finish_wins(services: Services, workshop: Workshop, servers: TestServers, sql: Sql) -> None:
+    episode_id = held_by_a_client(HELD, services, workshop, servers, sql, commits=True)
+    workshop.make_due()
+    workshop.drain()
+    assert vector_text(sql, episode_id) == "present"
+
+
+EDIT = f"UPDATE nexus_memory.zep_episodic_memory SET content = '{NEW}' WHERE episode_id = %s"
+
+
+def test_edit_that_commits_during_the_finish_wins(services: Services, workshop: Workshop, servers: TestServers, sql: Sql) -> None:
+    """The edit holds episode and queue row; the worker waits for neither."""
+    episode_id = held_by_a_client(EDIT, services, workshop, servers, sql, commits=True)
+    row = stored_row(sql, episode_id)
+    assert (row.state, row.generation, row.retry_count) == ("pending", 2, 0)
+    assert vector_text(sql, episode_id) == "none"
+    workshop.drain()
+    assert vector_text(sql, episode_id) == "present"
+
+
+def test_edit_that_is_rolled_back_during_the_finish_leaves_the_row_to_its_lease(
+    services: Services, workshop: Workshop, servers: TestServers, sql: Sql
+) -> None:
+    episode_id = held_by_a_client(EDIT, services, workshop, servers, sql, commits=False)
+    assert stored_row(sql, episode_id).state == "processing"
+    sql("UPDATE memory_system.embeddings_queue SET lease_until = now() - interval '1 s' WHERE state = 'processing'")
+    workshop.queue.reap()
+    assert workshop.drain() == 1
+
+
+@pytest.mark.parametrize("step", ["finish", "fail", "crash", "renew", "out of memory"])
+def test_client_that_edits_a_whole_batch_is_never_the_victim_of_a_deadlock(
+    step: str, services: Services, workshop: Workshop, servers: TestServers, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One transaction edits an episode, the worker meets it there, then the transaction edits the others."""
+    ids = sorted(services.episodes.store("alice", new_episode(f"text {n}")).episode_id for n in range(6))
+    (batch,) = workshop.claim()
+    middle = ids[3]
+    with closing(servers.superuser(sql.one("SELECT current_database()"))) as client, client.cursor() as cursor:
+
+        def meet(_: Sequence[str]) -> None:
+            workshop.encoder.before = lambda _: None
+            cursor.execute("BEGIN")
+            cursor.execute(EDIT, (str(middle),))
+            if step == "fail":
+                workshop.encoder.before = lambda _: 1 / 0 and None
+                raise ValueError
+            if step == "out of memory":
+                raise MemoryError
+
+        def work() -> None:
+            if step == "crash":
+                meet([])
+                workshop.queue.release_crashed("episodic", batch.target_ids, batch.token, "worker_lost: X")
+            elif step == "renew":
+                meet([])
+                with workshop.database.transaction() as connection:
+                    repository.renew(connection, "episodic", batch.target_ids, batch.token, 45)
+            else:
+                workshop.encoder.before = meet
+                workshop.process(batch)
+
+        worker = threading.Thread(target=work)
+        worker.start()
+        worker.join(timeout=1)
+        for episode_id in (*ids[4:], *ids[:3]):
+            cursor.execute(EDIT, (str(episode_id),))
+        cursor.execute("COMMIT")
+        worker.join()
+    workshop.encoder.before = lambda _: None
+    assert [stored_row(sql, episode_id).state for episode_id in ids] == ["pending"] * 6
+    assert workshop.drain() == 6
+    assert {vector_text(sql, episode_id) for episode_id in ids} == {"present"}
+
+
+def test_edits_and_workers_in_opposite_order_do_not_deadlock(services: Services, workshop: Workshop, servers: TestServers, sql: Sql) -> None:
+    ids = [services.episodes.store("alice", new_episode(f"text {n}")).episode_id for n in range(20)]
+    errors: list[BaseException] = []
+    stop = threading.Event()
+
+    def edit_all(order: list[UUID]) -> None:
+        round_ = 0
+        while not stop.is_set() and round_ < 40:
+            round_ += 1
+            for episode_id in order:
+                try:
+                    edit(services.database, "alice", episode_id, f"text {round_}")
+                except BaseException as error:
+                    errors.append(error)
+                    return
+
+    editors = [threading.Thread(target=edit_all, args=(order,)) for order in (ids, ids[::-1])]
+    for editor in editors:
+        editor.start()
+    while any(editor.is_alive() for editor in editors):
+        for batch in workshop.claim():
+            workshop.process(batch)
+    stop.set()
+    for editor in editors:
+        editor.join()
+    assert errors == []
+    workshop.drain(waits=True)
+    assert {vector_text(sql, episode_id) for episode_id in ids} == {"present"}
+    assert {stored_row(sql, episode_id).retry_count for episode_id in ids} == {1}
+    assert services.integrity.identity().drift == 0
+
+
+def stale_by_hand(services: Services, workshop: Workshop, sql: Sql) -> None:
+    """Content changes with triggers off: chunk and hash of the old text stay. Search must not serve them."""
+    episode_id = services.episodes.store("alice", new_episode(OLD)).episode_id
+    workshop.drain()
+    sql("SET session_replication_role = replica")
+    sql("UPDATE nexus_memory.zep_episodic_memory SET content = %s WHERE episode_id = %s", NEW, str(episode_id))
+    sql("SET session_replication_role = origin")
+    assert vector_text(sql, episode_id) == "stale"
+    assert services.search.search("alice", SearchQuery(OLD, mode="vector")).results == [], "a stale vector was served"
+    hybrid = services.search.search("alice", SearchQuery("lighthouses")).results
+    assert [hit.score_breakdown["cosine"] for hit in hybrid] == [None], "a stale cosine was served"
+
+
+def test_stale_vector_is_never_served(services: Services, workshop: Workshop, sql: Sql) -> None:
+    stale_by_hand(services, workshop, sql)
+
+
+@pytest.mark.parametrize("function", ["search_by_vector", "cosine_of"])
+def test_mutant_without_the_hash_join_serves_a_stale_vector(function: str, services: Services, workshop: Workshop, sql: Sql) -> None:
+    definition = sql.one("SELECT pg_get_functiondef(p.oid) FROM pg_proc p WHERE p.proname = %s", function)
+    assert definition.count("AND c.input_sha256 = e.input_sha256") == 1
+    sql(definition.replace("AND c.input_sha256 = e.input_sha256", "").replace("%", "%"))
+    with pytest.raises(AssertionError, match="stale"):
+        stale_by_hand(services, workshop, sql)
+
+
+def test_hundred_edits_of_one_episode_end_with_one_vector(services: Services, workshop: Workshop, sql: Sql) -> None:
+    episode_id = services.episodes.store("alice", new_episode(OLD)).episode_id
+    for n in range(100):
+        edit(services.database, "alice", episode_id, f"version {n}")
+        if n % 10 == 0:
+            workshop.drain()
+    workshop.drain()
+    assert stored_row(sql, episode_id).generation == 101
+    assert sql.one("SELECT count(*) FROM nexus_memory.episode_chunks") == 1
+    assert sql.one("SELECT count(*) FROM memory_system.ledger") == 101
+
+
+def test_commit_that_took_effect_unseen_is_not_repeated(services: Services, workshop: Workshop, sql: Sql, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection breaks after the commit of a finish: the retry must find the token spent."""
+    from app.errors import DatabaseUnavailable
+
+    episode_id = services.episodes.store("alice", new_episode(OLD)).episode_id
+    (batch,) = workshop.claim()
+    finish = workshop.embedding._finish_once
+    calls: list[int] = []
+
+    def finish_and_lose_the_answer(*arguments: object) -> int:
+        calls.append(finish(*arguments))  # type: ignore[arg-type]
+        if len(calls) == 1:
+            raise DatabaseUnavailable("lost")
+        return calls[-1]
+
+    monkeypatch.setattr(workshop.embedding, "_finish_once", finish_and_lose_the_answer)
+    workshop.process(batch)
+    assert calls == [1, 0]
+    assert (stored_row(sql, episode_id).state, stored_row(sql, episode_id).retry_count) == ("done", 1)
+    assert vector_text(sql, episode_id) == "present"
+
+
+def test_connections_cut_under_the_worker_cost_time_only(services: Services, workshop: Workshop, sql: Sql) -> None:
+    ids = [services.episodes.store("alice", new_episode(f"text {n}")).episode_id for n in range(3)]
+
+    def cut(_: Sequence[str]) -> None:
+        workshop.encoder.before = lambda _: None
+        sql("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'nexus_worker' AND datname = current_database()")
+
+    workshop.encoder.before = cut
+    for batch in workshop.claim():
+        workshop.process(batch)
+    assert {(stored_row(sql, i).state, stored_row(sql, i).retry_count) for i in ids} == {("done", 1)}
+
+
+def test_finished_rows_are_locked_in_one_order(workshop: Workshop) -> None:
+    assert "ORDER BY episode_id FOR NO KEY UPDATE SKIP LOCKED" in embedding_repository._LOCKS["episodic"].text
+    assert "ORDER BY target_id FOR UPDATE" in repository._OWNED.text

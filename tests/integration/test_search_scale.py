@@ -1,0 +1,192 @@
+"""Search where indexes matter: 10,000 episodes of one agent beside another's, HNSW against the exact scan, plans that use the indexes."""
+
+import re
+from collections.abc import Iterator
+from contextlib import closing
+from io import StringIO
+from typing import Any
+
+import numpy as np
+import orjson
+import pytest
+from numpy.typing import NDArray
+
+from tests.factories.servers import TestServers
+from tests.factories.statements import Sql
+
+ROWS, LATENT, MOST = 10_000, 24, 50
+HNSW = "ix_episode_chunks_embedding_model_1"
+_FILL_EPISODES = f"""
+    INSERT INTO nexus_memory.zep_episodic_memory
+        (episode_id, agent_id, content, tags, metadata, importance_score, session_id, "timestamp", embedding_sha256)
+    SELECT ('00000000-0000-0000-0000-' || lpad(n::text, 12, '0'))::uuid, CASE WHEN n % 10 = 9 THEN 'bob' ELSE 'alice' END,
+           'episode about topic' || n % 97 || ' and word' || n % 1009 || CASE WHEN n % 2500 = 7 THEN ' zanzibar' ELSE '' END,
+           CASE WHEN n % 100 = 0 THEN '{{rare}}'::text[] ELSE '{{common}}'::text[] END,
+           jsonb_build_object('group', n % 200), (n % 100) / 100.0, 's' || n % 50, now() - n * interval '1 minute', 'x'
+    FROM generate_series(0, {ROWS - 1}) n
+"""
+_FILL_CHUNKS = """
+    INSERT INTO nexus_memory.episode_chunks
+        (episode_id, model_id, chunk_no, agent_id, char_start, char_end, input_sha256, embedding, vector_sha256)
+    SELECT e.episode_id, 1, 0, e.agent_id, 0, 1, e.input_sha256, v.vector, 'x'
+    FROM loaded v JOIN nexus_memory.zep_episodic_memory e ON e.episode_id = ('00000000-0000-0000-0000-' || lpad(v.n::text, 12, '0'))::uuid
+"""
+
+
+def vectors(count: int, seed: int) -> NDArray[np.float32]:
+    """Return unit vectors of 384 dimensions that vary in 24, as embeddings of texts do, with some noise."""
+    basis = np.random.default_rng(7).standard_normal((LATENT, 384))
+    random = np.random.default_rng(seed)
+    found = random.standard_normal((count, LATENT)) @ basis + 0.3 * random.standard_normal((count, 384))
+    unit: NDArray[np.float32] = (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float32)
+    return unit
+
+
+def literal(vector: NDArray[np.float32]) -> str:
+    return orjson.dumps(np.ascontiguousarray(vector), option=orjson.OPT_SERIALIZE_NUMPY).decode()
+
+
+@pytest.fixture(scope="module")
+def big(servers: TestServers) -> Iterator[Sql]:
+    """One agent with 9,000 embedded episodes, another with 1,000, the superuser's session set to the first."""
+    with servers.database() as name, closing(servers.superuser(name)) as connection:
+        sql = Sql(connection)
+        index = sql.one("SELECT indexdef FROM pg_indexes WHERE indexname = %s", HNSW)
+        sql("SET session_replication_role = replica")
+        sql(f"DROP INDEX nexus_memory.{HNSW}")
+        sql("CREATE TEMP TABLE loaded (n int PRIMARY KEY, vector public.vector(384))")
+        sql(_FILL_EPISODES)
+        lines = StringIO("".join(f"{n}\t{literal(vector)}\n" for n, vector in enumerate(vectors(ROWS, 1))))
+        with connection.cursor() as cursor:
+            cursor.copy_expert("COPY loaded FROM STDIN", lines)
+        sql(_FILL_CHUNKS)
+        sql("SET session_replication_role = origin")
+        sql(index)
+        sql("ANALYZE")
+        sql("SELECT set_config('app.current_agent_id', 'alice', false)")
+        for function in ("search_by_vector", "search_by_words"):
+            _make_explaining_twin(sql, function)
+        yield sql
+
+
+def _make_explaining_twin(sql: Sql, function: str) -> None:
+    """Make `<function>_explained`, equal but for EXPLAIN before each inner query, of the same owner."""
+    source = sql.one("SELECT pg_get_functiondef(oid) FROM pg_proc WHERE proname = %s", function)
+    twin = source.replace(f"nexus_memory.{function}(", f"nexus_memory.{function}_explained(", 1)
+    twin = re.sub(r"RETURNS TABLE\([^)]*\)", "RETURNS SETOF text", twin, count=1)
+    twin, replaced = re.subn(r"RETURN QUERY EXECUTE format\(", "RETURN QUERY EXECUTE 'EXPLAIN ' || format(", twin)
+    # EXPLAIN is refused in a function that is not volatile.
+    twin = twin.replace(" STABLE SECURITY DEFINER", " VOLATILE SECURITY DEFINER")
+    assert replaced and "VOLATILE" in twin
+    with sql.connection.cursor() as cursor:
+        cursor.execute(twin)
+    arguments = sql.one("SELECT oid::regprocedure::text FROM pg_proc WHERE proname = %s", f"{function}_explained")
+    sql(f"GRANT CREATE ON SCHEMA nexus_memory TO nexus_definer; ALTER FUNCTION {arguments} OWNER TO nexus_definer")
+
+
+def by_vector(
+    sql: Sql, vector: NDArray[np.float32], filters: dict[str, Any], exact_below: int, most: int = MOST, function: str = "search_by_vector"
+) -> list[tuple[Any, ...]]:
+    return sql(
+        f"SELECT * FROM nexus_memory.{function}(%s::public.vector, 1::smallint, %s, %s::jsonb, %s)",
+        literal(vector),
+        most,
+        orjson.dumps(filters).decode(),
+        exact_below,
+    )
+
+
+FILTERS: dict[str, dict[str, Any]] = {
+    "none": {},
+    "half": {"min_importance": 0.5},
+    "one in a hundred": {"tags_any": ["rare"]},
+    "one in two hundred": {"metadata": {"group": 17}},
+    "one session": {"session_id": "s3"},
+    "nothing": {"session_id": "unknown"},
+}
+
+
+@pytest.mark.parametrize("name", sorted(FILTERS))
+def test_hnsw_returns_as_many_as_the_exact_scan_and_the_same(name: str, big: Sql) -> None:
+    found = wanted = 0
+    for query in vectors(12, 2):
+        exact = by_vector(big, query, FILTERS[name], 1_000_000)
+        through_index = by_vector(big, query, FILTERS[name], 1)
+        nearest = {row[0] for row in exact}
+        # The caller takes the best of each episode, and no more than it asked for.
+        returned = list(dict.fromkeys(row[0] for row in sorted(through_index, key=lambda row: -row[1])))[:MOST]
+        assert len(returned) == len(exact), "a filtered search returned too little"
+        assert all(big.one("SELECT agent_id FROM nexus_memory.zep_episodic_memory WHERE episode_id = %s", i) == "alice" for i in returned[:2])
+        found += len(nearest.intersection(returned))
+        wanted += len(nearest)
+    assert wanted == 0 or found / wanted >= 0.99, f"recall {found / wanted:.4f}"
+
+
+def test_exact_scan_is_that_of_numpy(big: Sql) -> None:
+    stored = vectors(ROWS, 1)
+    alices = np.array([n % 10 != 9 for n in range(ROWS)])
+    for query in vectors(3, 3):
+        cosines = np.where(alices, stored @ query, -2.0)
+        expected = [f"00000000-0000-0000-0000-{n:012}" for n in np.argsort(-cosines)[:MOST]]
+        rows = by_vector(big, query, {}, 1_000_000)
+        assert [row[0] for row in rows] == expected
+        assert [row[1] for row in rows] == pytest.approx(np.sort(cosines)[::-1][:MOST].tolist(), abs=1e-5)
+
+
+def plan(rows: list[tuple[Any, ...]]) -> str:
+    return "\n".join(row[0] for row in rows)
+
+
+def test_vector_search_of_a_large_agent_uses_hnsw(big: Sql) -> None:
+    explained = plan(by_vector(big, vectors(1, 4)[0], {}, 1, function="search_by_vector_explained"))
+    assert HNSW in explained
+
+
+def test_small_agents_are_scanned_exactly(big: Sql) -> None:
+    explained = plan(by_vector(big, vectors(1, 4)[0], {}, 1_000_000, function="search_by_vector_explained"))
+    assert HNSW not in explained
+
+
+@pytest.mark.parametrize("query", ["zanzibar", "word17 zanzibar", "topic5 word1008"])
+def test_word_search_uses_the_gin_index(query: str, big: Sql) -> None:
+    explained = plan(big("SELECT * FROM nexus_memory.search_by_words_explained(%s, 50, '{}')", query))
+    assert "ix_zep_episodic_memory_search_vector" in explained, explained
+    assert "Seq Scan on zep_episodic_memory" not in explained
+
+
+def test_word_search_finds_all_that_hold_a_rare_word(big: Sql) -> None:
+    rows = big("SELECT episode_id FROM nexus_memory.search_by_words('zanzibar', 50, '{}')")
+    assert sorted(row[0][-5:] for row in rows) == ["00007", "02507", "05007", "07507"]
+
+
+@pytest.mark.parametrize(
+    ("condition", "index"),
+    [
+        ("agent_id = 'alice' ORDER BY \"timestamp\" DESC, seq DESC LIMIT 10", "ix_zep_episodic_memory_agent_id_timestamp"),
+        ("agent_id = 'alice' AND seq > 5000 ORDER BY seq LIMIT 10", "ix_zep_episodic_memory_agent_id_seq"),
+        ("tags @> '{rare}'", "ix_zep_episodic_memory_tags"),
+        ("metadata @> '{\"group\": 17}'", "ix_zep_episodic_memory_metadata"),
+        ("agent_id = 'alice' AND idempotency_key = 'k'", "uq_zep_episodic_memory_agent_id_idempotency_key"),
+    ],
+)
+def test_index_is_used_for_what_it_was_made(condition: str, index: str, big: Sql) -> None:
+    explained = plan(big(f"EXPLAIN SELECT 1 FROM nexus_memory.zep_episodic_memory WHERE {condition}"))
+    assert index in explained, explained
+
+
+def test_claim_and_reaper_use_the_partial_indexes_beside_many_done_rows(big: Sql) -> None:
+    big("SET session_replication_role = replica")
+    big(
+        "INSERT INTO memory_system.embeddings_queue (target_kind, target_id, model_id, agent_id, input_sha256, input_chars, state, claim_token)"
+        " SELECT 'episodic', e.episode_id, 1, e.agent_id, 'x', 1, CASE WHEN e.seq % 100 = 0 THEN 'pending' WHEN e.seq % 100 = 1"
+        " THEN 'processing' ELSE 'done' END, CASE WHEN e.seq % 100 = 1 THEN gen_random_uuid() END FROM nexus_memory.zep_episodic_memory e"
+    )
+    big("SET session_replication_role = origin")
+    big("ANALYZE memory_system.embeddings_queue")
+    queue = "EXPLAIN SELECT target_id FROM memory_system.embeddings_queue WHERE"
+    ready = plan(big(f"{queue} state = 'pending' AND due_at <= now() ORDER BY priority, due_at, target_id LIMIT 256"))
+    assert "ix_embeddings_queue_ready" in ready
+    expired = plan(big(f"{queue} state = 'processing' AND lease_until < now() ORDER BY target_id LIMIT 1000"))
+    assert "ix_embeddings_queue_processing" in expired
+    open_of_agent = plan(big(f"{queue} agent_id = 'bob' AND state IN ('pending', 'processing')"))
+    assert "ix_embeddings_queue_open" in open_of_agent
