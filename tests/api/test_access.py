@@ -8,7 +8,9 @@ from flask.testing import FlaskClient
 from tests.api.doubles import Doubles
 
 RECEIPTS = {
-    "receipts": [{"episode_id": "7b0c4f9a-3c1d-4a57-9d7e-0d3a6b6f0a11", "seq": 1, "version": 1, "content_sha256": "0" * 64, "nonce": "ab" * 16}]
+    "receipts": [
+        {"episode_id": "7b0c4f9a-3c1d-4a57-9d7e-0d3a6b6f0a11", "seq": 1, "version": 1, "content_sha256": "0" * 64, "nonce": "ab" * 16}
+    ]
 }
 ID_PATH = "/memory/episodic/7b0c4f9a-3c1d-4a57-9d7e-0d3a6b6f0a11"
 
