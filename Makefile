@@ -16,6 +16,9 @@ $(STAMP): requirements.txt
 	@test -n "$(PYTHON)" || { echo "error: Python 3.11 is needed; install it or set PYTHON=/path/to/python3.11" >&2; exit 1; }
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "error: $(PYTHON) is older than Python 3.11; set PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@test ! -e $(VENV) -o -f $(VENV)/pyvenv.cfg || \
+		{ echo "error: $(VENV) exists and is not a virtual environment; set VENV to a folder that may be made" >&2; exit 1; }
+	@test ! -e $(VENV) -o -O $(VENV) || { echo "error: $(VENV) belongs to another user; set VENV to a folder of yours" >&2; exit 1; }
 	@$(RUN) pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@echo "installing requirements.txt into $(VENV) (the first time takes a few minutes)"
 	@$(RUN) pip install --quiet --disable-pip-version-check -r requirements.txt

@@ -69,6 +69,9 @@ class Settings(BaseSettings):
     api_processes: int = Field(2, ge=1, le=64, description="gunicorn processes; each holds a copy of the model.")
     api_threads: int = Field(8, ge=1, le=256, description="Threads of each gunicorn process.")
     max_body_bytes: int = Field(8 * 1024 * 1024, ge=1024, description="Largest request body; a larger one is answered 413.")
+    body_timeout_seconds: float = Field(
+        10.0, gt=0, description="How long a client may pause in the middle of a body before it is answered 408."
+    )
     default_language: str = Field("en", pattern="^(en|es|simple)$", description="Language of an episode that names none: en, es or simple.")
     authentication_cache_seconds: float = Field(5.0, ge=0, description="How long a process trusts a key it has looked up.")
 
@@ -93,7 +96,11 @@ class Settings(BaseSettings):
     max_attempts: int = Field(5, ge=1, le=100, description="Attempts before a row is dead, crashes included.")
     retry_base_seconds: float = Field(5.0, gt=0, description="Wait before the second attempt; each further wait is four times longer.")
     retry_max_seconds: float = Field(900.0, gt=0, description="Longest wait between attempts.")
-    task_time_limit_seconds: float = Field(120.0, gt=0, description="Hard limit of one task; the child that exceeds it is killed.")
+    task_time_limit_seconds: float = Field(
+        300.0,
+        gt=0,
+        description="Hard limit of one task; the child that exceeds it is killed. The longest episode takes a minute on a slow core.",
+    )
     worker_proc_alive_timeout_seconds: float = Field(180.0, gt=4, description="How long a child may take to load its model.")
     redis_visibility_timeout_seconds: int = Field(300, ge=30, description="When Redis redelivers a message that nobody acknowledged.")
 

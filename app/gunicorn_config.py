@@ -4,12 +4,14 @@ import os
 from pathlib import Path
 from typing import Any
 
-from gunicorn.glogging import Logger  # type: ignore[import-untyped]
+from gunicorn.glogging import Logger
 
+from app import gunicorn_problems
 from app.config import load_settings
 from app.observability.logs import configure_logging
 
 _settings = load_settings()
+gunicorn_problems.install()
 
 # prometheus_client picks its storage when it is first imported, so this must be set before: in the
 # processes that gunicorn forks the application, and with it the client, is imported later.

@@ -5,10 +5,12 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import psutil
+import psycopg2.errors
 import psycopg2.extensions
 
 from app.config import Settings
@@ -29,6 +31,7 @@ BASELINE_DATABASE = "nexus_baseline"
 
 _POLL_SECONDS = 0.05
 _PATIENCE_SECONDS = 600.0
+_TRUNCATE_ATTEMPTS = 5
 _TABLES = (
     "memory_system.embeddings_queue, memory_system.ledger, nexus_memory.episode_chunks, nexus_memory.zep_episodic_memory, "
     "nexus_memory.projects"
@@ -145,7 +148,14 @@ def _started_since(cursor: Any, moment: Any) -> int:
 
 def _truncate(connection: psycopg2.extensions.connection) -> None:
     with connection.cursor() as cursor:
-        cursor.execute(f"TRUNCATE {_TABLES} CASCADE")
+        for attempt in count(1):
+            try:
+                cursor.execute(f"TRUNCATE {_TABLES} CASCADE")
+                break
+            except psycopg2.errors.DeadlockDetected:
+                # The last requests of a load, whose client has gone already, lock the tables in another order.
+                if attempt == _TRUNCATE_ATTEMPTS:
+                    raise
         # Statistics of the emptied tables would plan for what is no longer there.
         cursor.execute(f"ANALYZE {_TABLES}")
         cursor.execute("CHECKPOINT")

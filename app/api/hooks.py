@@ -45,3 +45,5 @@ def install(app: Flask) -> None:
     """Wrap every request; this must come before any other before_request hook."""
     app.before_request(_begin)
     app.after_request(_finish)
+    # What gunicorn says on this thread afterwards belongs to no request.
+    app.teardown_request(lambda _error: context.clear())

@@ -16,8 +16,10 @@ blueprint = APIBlueprint("integrity", __name__, abp_tags=[Tag(name="integrity")]
 
 
 def _verify_receipts(agent_id: str | None, receipts: list[ReceiptBody]) -> list[Verdict]:
-    if agent_id is not None and any(receipt.agent_id not in (None, agent_id) for receipt in receipts):
-        raise AgentMismatch("a receipt belongs to another agent than the one that verifies")
+    agents = {agent_id, *(receipt.agent_id for receipt in receipts)} - {None}
+    if len(agents) > 1:
+        raise AgentMismatch("a receipt belongs to another agent than the one that verifies; verify each agent's receipts apart")
+    agent_id = next(iter(agents), None)
     claims = [
         ReceiptClaim(
             episode_id=receipt.episode_id,

@@ -3,8 +3,9 @@
 from typing import Any
 
 import orjson
-from flask import Request
-from werkzeug.exceptions import RequestEntityTooLarge, UnsupportedMediaType
+from flask import Request, current_app
+from gunicorn.http.errors import ParseException
+from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge, RequestTimeout, UnsupportedMediaType
 
 from app.errors import InvalidRequest, MalformedBody
 
@@ -18,7 +19,8 @@ class StrictRequest(Request):
         Raises:
             UnsupportedMediaType: The body is not declared as JSON.
             RequestEntityTooLarge: It is larger than MAX_BODY_BYTES, whether or not it said so beforehand.
-            MalformedBody: It is not JSON.
+            RequestTimeout: The client stopped sending in the middle of it.
+            MalformedBody: It is not JSON, or not well-formed HTTP.
             InvalidRequest: It is JSON and not an object.
         """
         if not self.is_json:
@@ -33,7 +35,17 @@ class StrictRequest(Request):
         return value
 
     def _whole_body(self) -> bytes:
-        body = self.get_data(cache=False)
+        connection = self.environ.get("gunicorn.socket")
+        if connection is not None:
+            # Otherwise a client that sends half a body and waits would hold a thread for ever.
+            connection.settimeout(current_app.config["BODY_TIMEOUT_SECONDS"])
+        try:
+            body = self.get_data(cache=False)
+        except (TimeoutError, ClientDisconnected):
+            # werkzeug calls both a disconnection; a client that really left will not read the answer.
+            raise RequestTimeout("the body did not arrive in time") from None
+        except ParseException:
+            raise MalformedBody("the body's chunks are not well-formed HTTP") from None
         # A chunked body that is too long is cut at the limit without an error (werkzeug 3.1, LimitedStream.readall).
         if self.content_length is None and self.max_content_length is not None and len(body) >= self.max_content_length:
             raise RequestEntityTooLarge

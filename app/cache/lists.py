@@ -1,13 +1,14 @@
 """Lists of an agent's memories in Redis, each valid only for the generation of the memory it was read from."""
 
+import json
 import time
 from collections.abc import Iterable
 
-import orjson
 from redis import Redis
 
 from app.cache import keys
 from app.redis_client import BestEffortRedis
+from app.serialization import to_json
 
 _TTL_SECONDS = 60
 
@@ -35,8 +36,8 @@ class ListCache:
             if entry is None:
                 return None, generation
             try:
-                stored = orjson.loads(entry)
-            except orjson.JSONDecodeError:
+                stored = json.loads(entry)
+            except json.JSONDecodeError:
                 return None, generation
             return (stored["items"] if stored["generation"] == generation else None), generation
 
@@ -51,7 +52,7 @@ class ListCache:
             generation: What `read` returned before the items were loaded.
             items: JSON-ready.
         """
-        value = orjson.dumps({"generation": generation, "items": items})
+        value = to_json({"generation": generation, "items": items})
         self._redis.attempt("store a list", lambda redis: redis.set(key, value, ex=_TTL_SECONDS))
 
     def invalidate(self, agent_ids: Iterable[str], *, ring: bool) -> None:

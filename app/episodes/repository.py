@@ -52,6 +52,8 @@ _TOMBSTONES = text(
     """
 )
 
+_TAKE_TURN = text("SELECT pg_advisory_xact_lock(hashtextextended('nexus keyed batch ' || :agent_id, 0))")
+
 _MAKE_PROJECTS = text(
     """
     INSERT INTO nexus_memory.projects (agent_id, name) SELECT :agent_id, name FROM unnest(CAST(:names AS text[])) name ORDER BY name
@@ -89,6 +91,14 @@ _ALL_OPEN = text(
     "SELECT count(*) FROM memory_system.embeddings_queue"
     " WHERE agent_id = :agent_id AND state IN ('pending', 'processing') AND target_kind = 'episodic'"
 )
+
+
+def take_turn(connection: Connection, agent_id: str) -> None:
+    """Wait until no other batch with idempotency keys of the agent is in flight.
+
+    Two of them with the same keys in different orders would each wait for a key of the other.
+    """
+    connection.execute(_TAKE_TURN, {"agent_id": agent_id})
 
 
 def insert(

@@ -63,6 +63,8 @@ class EpisodeService:
 
     def _store(self, connection: Connection, agent_id: str, items: list[tuple[UUID, NewEpisode]]) -> list[Receipt]:
         used_keys = [item.idempotency_key for _, item in items if item.idempotency_key is not None]
+        if len(used_keys) > 1:
+            repository.take_turn(connection, agent_id)
         if used_keys:
             self._refuse_deleted(connection, agent_id, used_keys)
         projects = repository.ensure_projects(connection, agent_id, {item.project for _, item in items if item.project})

@@ -32,6 +32,11 @@ def start(request_id: str) -> None:
     bind_contextvars(request_id=request_id)
 
 
+def clear() -> None:
+    """End a request's context: what this thread logs next belongs to no request."""
+    clear_contextvars()
+
+
 def add(**values: str) -> None:
     """Add values to every later log line of this request; never content, never a secret."""
     bind_contextvars(**values)

@@ -3,7 +3,10 @@ GRANT USAGE ON SCHEMA nexus_memory, memory_system, consciousness TO nexus_app, n
 
 -- API.
 GRANT SELECT, INSERT, DELETE ON nexus_memory.projects TO nexus_app;
-GRANT SELECT, INSERT ON nexus_memory.zep_episodic_memory TO nexus_app;
+GRANT SELECT ON nexus_memory.zep_episodic_memory TO nexus_app;
+-- By column: seq, version, nonce, vectors and times of record are the database's to give, also against plain SQL.
+GRANT INSERT (episode_id, agent_id, session_id, actor, action_type, content, "timestamp", importance_score, tags, metadata,
+    action_details, context_state, project_id, language, idempotency_key, request_sha256) ON nexus_memory.zep_episodic_memory TO nexus_app;
 GRANT UPDATE (session_id, actor, action_type, content, "timestamp", importance_score, tags, metadata, action_details, context_state,
     project_id, language, updated_at) ON nexus_memory.zep_episodic_memory TO nexus_app;
 GRANT SELECT ON nexus_memory.episode_chunks TO nexus_app;

@@ -38,6 +38,8 @@ CREATE TABLE nexus_memory.zep_episodic_memory (
     CONSTRAINT ck_zep_episodic_memory_session_id CHECK (session_id ~ '\S' AND char_length(session_id) <= 256),
     CONSTRAINT ck_zep_episodic_memory_action_type CHECK (action_type ~ '\S' AND char_length(action_type) <= 256),
     CONSTRAINT ck_zep_episodic_memory_importance CHECK (importance_score BETWEEN 0 AND 1),
+    -- The years that ISO 8601 and every client can write; infinity is no moment.
+    CONSTRAINT ck_zep_episodic_memory_timestamp CHECK ("timestamp" >= '0001-01-01 00:00:00+00' AND "timestamp" < '10000-01-01 00:00:00+00'),
     CONSTRAINT ck_zep_episodic_memory_metadata CHECK (jsonb_typeof(metadata) = 'object'),
     CONSTRAINT ck_zep_episodic_memory_idempotency CHECK ((idempotency_key IS NULL) OR (char_length(idempotency_key) BETWEEN 1 AND 256)),
     CONSTRAINT ck_zep_episodic_memory_version CHECK (version >= 1)

@@ -49,6 +49,7 @@ def gunicorn(tmp_path: Path) -> Iterator[tuple[int, psutil.Process]]:
         "SECRETS_DIR": str(tmp_path),
         "API_PROCESSES": "2",
         "MAX_BODY_BYTES": "65536",
+        "BODY_TIMEOUT_SECONDS": "1",
     }
     command = [sys.executable, "-m", "gunicorn", "-c", "app/gunicorn_config.py", "tests.api.doubles_wsgi:app"]
     with (tmp_path / "log").open("wb") as log, subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log) as master:
@@ -92,3 +93,48 @@ def test_chunked_body_is_bounded(gunicorn: tuple[int, psutil.Process]) -> None:
     status, body = _call(port, "POST", "/memory/action", large, HEADERS | {"Transfer-Encoding": "chunked"})
     assert status == 413
     assert "body_too_large" in body
+
+
+def _raw(port: int, request: bytes, timeout: float = 10.0) -> bytes:
+    """Send bytes as they are and return everything that comes back until the server closes."""
+    with socket.create_connection(("127.0.0.1", port), timeout=timeout) as connection:
+        connection.sendall(request)
+        answer = b""
+        while part := connection.recv(65536):
+            answer += part
+    return answer
+
+
+HEAD = b"POST /memory/action HTTP/1.1\r\nHost: x\r\nX-API-Key: nxs_agent_alice\r\nContent-Type: application/json\r\nConnection: close\r\n"
+
+
+@pytest.mark.parametrize(
+    ("request_bytes", "status"),
+    [
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n{}\r\n0\r\n\r\n", 400),
+        (HEAD + b"Transfer-Encoding: chunked\r\n\r\n-5\r\n{}\r\n0\r\n\r\n", 400),
+        (b"GET /health/live HTTP/1.1\r\nHost: x\r\n" + b"".join(b"X-A%d: 1\r\n" % n for n in range(80)) + b"\r\n", 431),
+        (b"GET /" + b"a" * 9000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", 414),
+        (b"GET /health/live HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n", 400),
+        (HEAD + b'Content-Length: 100\r\n\r\n{"content":', 408),
+    ],
+)
+def test_malformed_http_is_a_problem_too(gunicorn: tuple[int, psutil.Process], request_bytes: bytes, status: int) -> None:
+    head, _, body = _raw(gunicorn[0], request_bytes).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 %d" % status), head
+    assert b"application/problem+json" in head
+    assert b"x-request-id" in head.lower()
+    assert f'"status": {status}'.encode() in body.replace(b'":', b'": ').replace(b":  ", b": ")
+
+
+def test_clients_that_stop_in_mid_body_do_not_hold_the_service(gunicorn: tuple[int, psutil.Process]) -> None:
+    port = gunicorn[0]
+    stalled = [socket.create_connection(("127.0.0.1", port)) for _ in range(48)]
+    try:
+        for connection in stalled:
+            connection.sendall(HEAD + b"Content-Length: 1000\r\n\r\n{")
+        time.sleep(4)
+        assert _call(port, "GET", "/health/live")[0] == 200
+    finally:
+        for connection in stalled:
+            connection.close()

@@ -131,6 +131,11 @@ def test_service_cannot_write_what_it_must_not_forge(catalogue: Sql) -> None:
         if catalogue.one("SELECT has_column_privilege('nexus_app', 'nexus_memory.zep_episodic_memory', %s, 'UPDATE')", column)
     ]
     assert forged == []
+    given_by_the_database = ("seq", "version", "receipt_nonce", "embedding", "embedding_sha256", "created_at", "updated_at")
+    for column in given_by_the_database:
+        assert not catalogue.one("SELECT has_column_privilege('nexus_app', 'nexus_memory.zep_episodic_memory', %s, 'INSERT')", column), (
+            column
+        )
     assert "DELETE" not in privileges(catalogue, "nexus_app", "nexus_memory.zep_episodic_memory")
     assert privileges(catalogue, "nexus_app", "nexus_memory.episode_chunks") == {"SELECT"}
     assert privileges(catalogue, "nexus_app", "memory_system.embeddings_queue") == {"SELECT"}

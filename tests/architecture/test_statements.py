@@ -34,7 +34,9 @@ def statements() -> Iterator[tuple[str, str]]:
         module = importlib.import_module(info.name)
         for attribute, value in vars(module).items():
             for name, clause in clauses(value, f"{info.name}.{attribute}"):
-                yield name, str(clause.compile(dialect=_DIALECT))
+                # A SET names no relation and cannot be prepared.
+                if not clause.text.lstrip().startswith("SET "):
+                    yield name, str(clause.compile(dialect=_DIALECT))
 
 
 FOUND = sorted(set(statements()))

@@ -55,7 +55,7 @@ class FakeEncoder(Encoder):
         self.dimensions = DIMENSIONS
         self.max_tokens = 256
         self.tokenizer = _word_tokenizer()
-        self.before: Callable[[Sequence[str]], None] = lambda _: None
+        self.before: Callable[[Sequence[str]], object] = lambda _: None
         self.spoil: Callable[[Sequence[str], NDArray[np.float32]], NDArray[np.float32]] = lambda _, vectors: vectors
         self.calls: list[int] = []
 

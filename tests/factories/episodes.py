@@ -13,7 +13,8 @@ from app.episodes.models import NewEpisode
 from tests.factories.statements import Sql
 
 _EDIT = text(
-    "UPDATE nexus_memory.zep_episodic_memory SET content = :content WHERE episode_id = :episode_id AND agent_id = :agent_id RETURNING version"
+    "UPDATE nexus_memory.zep_episodic_memory SET content = :content"
+    " WHERE episode_id = :episode_id AND agent_id = :agent_id RETURNING version"
 )
 _RECORD = text("SELECT memory_system.record_edit(:episode_id)")
 _DELETE = text("SELECT count(*) FROM memory_system.delete_episode(:episode_id)")
@@ -75,7 +76,8 @@ def stored_row(sql: Sql, target_id: UUID) -> QueueRow:
 def vector_text(sql: Sql, episode_id: UUID) -> str:
     """Return whose vector an episode has: 'none', 'present' (of its text now) or 'stale'; 'torn' when row and chunks disagree."""
     ((row_hash, present, chunks, stale_chunks),) = sql(
-        "SELECT e.embedding_sha256, e.embedding_sha256 = e.input_sha256, count(c.*), count(c.*) FILTER (WHERE c.input_sha256 <> e.input_sha256)"
+        "SELECT e.embedding_sha256, e.embedding_sha256 = e.input_sha256, count(c.*),"
+        " count(c.*) FILTER (WHERE c.input_sha256 <> e.input_sha256)"
         " FROM nexus_memory.zep_episodic_memory e LEFT JOIN nexus_memory.episode_chunks c USING (episode_id)"
         " WHERE e.episode_id = %s GROUP BY e.episode_id",
         str(episode_id),

@@ -145,8 +145,12 @@ def test_wrong_password_costs_nothing_but_the_cache(database_settings: Settings,
     built.database.close()
 
 
-@pytest.mark.parametrize("damage", [b"not json", b"", (b'"content"', b'"body"'), (b'"seq"', b'"seq":1,"newer"'), (b'"created_at":"', b'"created_at":"x')])
-def test_entry_that_is_damaged_or_of_another_release_is_a_miss(damage: bytes | tuple[bytes, bytes], services: Services, redis: Redis) -> None:
+@pytest.mark.parametrize(
+    "damage", [b"not json", b"", (b'"content"', b'"body"'), (b'"seq"', b'"seq":1,"newer"'), (b'"created_at":"', b'"created_at":"x')]
+)
+def test_entry_that_is_damaged_or_of_another_release_is_a_miss(
+    damage: bytes | tuple[bytes, bytes], services: Services, redis: Redis
+) -> None:
     services.episodes.store("alice", new_episode("one"))
     contents(services)
     (key,) = redis.scan_iter("nexus:recent:*")

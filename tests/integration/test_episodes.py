@@ -1,10 +1,10 @@
 """Storing episodes: receipts, replays, batches that are one, and every character back as it was sent."""
 
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from sqlalchemy.exc import IntegrityError
 
 from app.bootstrap import Services
+from app.episodes import repository
 from app.errors import DatabaseUnavailable, Gone, IdempotencyMismatch, InvalidRequest, NotFound
 from tests.factories.episodes import delete, edit, new_episode
 from tests.factories.statements import Sql
@@ -31,7 +32,7 @@ def test_receipt_tells_what_was_stored(services: Services, sql: Sql) -> None:
 
 def test_every_field_comes_back(services: Services) -> None:
     when = datetime(2020, 2, 29, 23, 59, 59, 999999, tzinfo=UTC)
-    fields = {
+    fields: dict[str, Any] = {
         "action_type": "deploy",
         "actor": "carol",
         "session_id": "s 1/ñ",
@@ -116,21 +117,34 @@ def test_fifty_identical_posts_at_once_store_one(services: Services, sql: Sql) -
     assert services.database.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
 
 
-def test_opposite_batches_of_the_same_keys_end_with_one_episode_a_key(services: Services, sql: Sql) -> None:
-    """They can deadlock, because an insert waits for another's uncommitted key; PostgreSQL ends one, whose client is told to repeat."""
+def opposite_batches(services: Services, sql: Sql) -> None:
+    """Four clients send the same keys, every other one in the opposite order."""
     batch = [new_episode(f"item {n}", idempotency_key=f"k{n}") for n in range(300)]
 
     def store(n: int) -> set[str]:
-        for _ in range(20):
-            with suppress(DatabaseUnavailable):
-                return {receipt.nonce for receipt in services.episodes.store_many("alice", batch if n % 2 else batch[::-1])}
-        raise AssertionError("never got through")
+        return {receipt.nonce for receipt in services.episodes.store_many("alice", batch if n % 2 else batch[::-1])}
 
     with ThreadPoolExecutor(4) as pool:
         nonces = list(pool.map(store, range(4)))
     assert nonces[1:] == nonces[:1] * 3
     assert sql.one("SELECT count(*) FROM nexus_memory.zep_episodic_memory") == 300
     assert sql.one("SELECT count(*) FROM memory_system.ledger") == 300
+
+
+def test_opposite_batches_of_the_same_keys_neither_deadlock_nor_double(services: Services, sql: Sql) -> None:
+    opposite_batches(services, sql)
+
+
+def opposite_batches_again_and_again(services: Services, sql: Sql) -> None:
+    for _ in range(8):
+        opposite_batches(services, sql)
+        sql("DELETE FROM nexus_memory.zep_episodic_memory; DELETE FROM memory_system.ledger")
+
+
+def test_mutant_whose_batches_take_no_turns_deadlocks(services: Services, sql: Sql, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repository, "take_turn", lambda *_: None)
+    with pytest.raises(DatabaseUnavailable):
+        opposite_batches_again_and_again(services, sql)
 
 
 def test_batch_keeps_the_order_of_its_items(services: Services) -> None:
@@ -174,7 +188,12 @@ def test_projects_are_made_once_and_by_agent(services: Services, sql: Sql) -> No
         list(pool.map(lambda n: services.episodes.store("alice", new_episode(f"{n}", project="apollo")), range(16)))
     services.episodes.store("bob", new_episode(project="apollo"))
     services.episodes.store_many("alice", [new_episode(project="b"), new_episode(project="a"), new_episode(project="b")])
-    assert sorted(sql("SELECT agent_id, name FROM nexus_memory.projects")) == [("alice", "a"), ("alice", "apollo"), ("alice", "b"), ("bob", "apollo")]
+    assert sorted(sql("SELECT agent_id, name FROM nexus_memory.projects")) == [
+        ("alice", "a"),
+        ("alice", "apollo"),
+        ("alice", "b"),
+        ("bob", "apollo"),
+    ]
 
 
 def test_opposite_orders_of_new_projects_do_not_deadlock(services: Services) -> None:
@@ -194,7 +213,9 @@ def test_unknown_episode_is_not_found(services: Services) -> None:
 def test_recent_is_ordered_by_when_it_happened_then_by_arrival(services: Services) -> None:
     day = datetime(2026, 1, 1, tzinfo=UTC)
     items = [("old", -1), ("first of two", 0), ("second of two", 0), ("new", 1)]
-    services.episodes.store_many("alice", [new_episode(name, occurred_at=day + timedelta(days=shift)) for name, shift in reversed(items[:1])])
+    services.episodes.store_many(
+        "alice", [new_episode(name, occurred_at=day + timedelta(days=shift)) for name, shift in reversed(items[:1])]
+    )
     services.episodes.store_many("alice", [new_episode(name, occurred_at=day + timedelta(days=shift)) for name, shift in items[1:]])
     assert [view.content for view in services.episodes.recent("alice", 10)] == ["new", "second of two", "first of two", "old"]
     assert [view.content for view in services.episodes.recent("alice", 2)] == ["new", "second of two"]

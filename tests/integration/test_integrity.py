@@ -59,7 +59,7 @@ def test_verdicts_on_the_way_to_searchable(services: Services, workshop: Worksho
 
 def test_dead(services: Services, workshop: Workshop) -> None:
     receipt = services.episodes.store("alice", new_episode())
-    workshop.encoder.before = lambda _: 1 / 0 and None
+    workshop.encoder.before = lambda _: 1 / 0
     workshop.drain(waits=True)
     assert verdict(services, receipt) == "dead"
 
@@ -168,7 +168,16 @@ def test_range_names_everything_in_order(services: Services, workshop: Workshop,
     sql(LOUD)
     found = services.integrity.verify_range("alice", receipts[0].seq, receipts[0].seq + 100)
     assert [one.seq for one in found] == sorted(one.seq for one in found)
-    assert [one.verdict for one in found] == ["searchable", "pending", "deleted", "missing", "altered", "searchable", "searchable", "searchable"]
+    assert [one.verdict for one in found] == [
+        "searchable",
+        "pending",
+        "deleted",
+        "missing",
+        "altered",
+        "searchable",
+        "searchable",
+        "searchable",
+    ]
     assert [one.version for one in found][:3] == [1, 2, 1]
     assert len(services.integrity.verify_range(None, 1, 10_000)) == 9
 
@@ -353,5 +362,7 @@ def test_edit_is_recorded_once_and_only_in_its_own_transaction(services: Service
 def test_leaf_can_be_computed_by_a_client(services: Services, receipt: Receipt, sql: Sql) -> None:
     import hashlib
 
-    raw = bytes.fromhex(receipt.nonce) + receipt.episode_id.bytes + receipt.version.to_bytes(4, "big") + bytes.fromhex(receipt.content_sha256)
+    raw = (
+        bytes.fromhex(receipt.nonce) + receipt.episode_id.bytes + receipt.version.to_bytes(4, "big") + bytes.fromhex(receipt.content_sha256)
+    )
     assert sql.one("SELECT encode(leaf, 'hex') FROM memory_system.ledger") == hashlib.sha256(raw).hexdigest()

@@ -1,6 +1,7 @@
 """Attempts: charged once at the start, kept by failures and crashes, refunded when nobody is to blame, five in all."""
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from uuid import UUID
 
 import numpy as np
@@ -268,8 +269,8 @@ def test_long_episode_has_a_vector_for_every_part(services: Services, workshop: 
     assert [number for number, *_ in spans] == list(range(len(spans)))
     assert spans[0][1] == 0
     assert spans[-1][2] == len(content)
-    for (_, _, end, _, _), (_, start, _, _, _) in zip(spans, spans[1:], strict=False):
-        assert start <= end
+    for one, following in pairwise(spans):
+        assert following[1] <= one[2], "characters between two chunks were left out"
     for _, start, end, vector, is_intact in spans:
         assert is_intact
         assert float(np.array(vector) @ encoder.encode_query(content[start:end])) > 0.9999
@@ -285,7 +286,7 @@ def test_lease_is_renewed_while_a_slow_batch_encodes(
     reaped: list[int] = []
 
     def slow(_: Sequence[str]) -> None:
-        for _ in range(4):
+        for _step in range(4):
             sql("SELECT pg_sleep(0.2)")
             reaped.append(workshop.queue.reap())
 

@@ -65,7 +65,9 @@ def test_thousand_rows_at_once_are_each_queued_and_embedded_once(app_database: D
     assert workshop.drain() == 1000
     counted = sql("SELECT state, retry_count, count(*) FROM memory_system.embeddings_queue GROUP BY 1, 2")
     assert counted == [("done", 1, 1000)]
-    present = "SELECT count(*) FROM nexus_memory.zep_episodic_memory WHERE embedding_sha256 = input_sha256 AND vector_norm(embedding) > 0.99"
+    present = (
+        "SELECT count(*) FROM nexus_memory.zep_episodic_memory WHERE embedding_sha256 = input_sha256 AND vector_norm(embedding) > 0.99"
+    )
     assert sql.one(present) == 1000
 
 
@@ -249,9 +251,14 @@ def test_text_too_rich_for_a_tsvector_is_stored_all_the_same(language: str, serv
             assert [hit.episode_id for hit in found.results] == [receipt.episode_id], kind
 
 
-@pytest.mark.parametrize(("kind", "both_fit", "written_fits"), [("compounds", False, False), ("fewer compounds", False, True), ("cjk", True, True)])
+@pytest.mark.parametrize(
+    ("kind", "both_fit", "written_fits"), [("compounds", False, False), ("fewer compounds", False, True), ("cjk", True, True)]
+)
 def test_huge_texts_try_every_way_out(kind: str, both_fit: bool, written_fits: bool, catalogue: Sql) -> None:
-    for expression, fits in (("to_tsvector('simple', t) || to_tsvector('english', t)", both_fit), ("to_tsvector('simple', t)", written_fits)):
+    for expression, fits in (
+        ("to_tsvector('simple', t) || to_tsvector('english', t)", both_fit),
+        ("to_tsvector('simple', t)", written_fits),
+    ):
         try:
             catalogue(f"SELECT {expression} FROM (SELECT %s::text) x(t)", HUGE[kind])
         except psycopg2.errors.ProgramLimitExceeded:

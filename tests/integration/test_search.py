@@ -199,7 +199,8 @@ def test_min_score_applies_to_the_raw_cosine(services: Services, store: Callable
 @pytest.mark.parametrize("mode", MODES)
 def test_results_come_best_first_with_scores_within_bounds(mode: SearchMode, services: Services, store: Callable[..., list[Any]]) -> None:
     store(*(f"{'apple ' * (n % 5)}{'pear ' * (n % 3)}item {n}" for n in range(40)))
-    for weights in ({}, {"recency_weight": 1.0}, {"importance_weight": 2.0, "recency_weight": 0.5}):
+    choices: list[dict[str, Any]] = [{}, {"recency_weight": 1.0}, {"importance_weight": 2.0, "recency_weight": 0.5}]
+    for weights in choices:
         hits = find(services, "apple pear", mode=mode, limit=30, **weights)
         scores = [hit.score for hit in hits]
         assert scores == sorted(scores, reverse=True)
@@ -302,7 +303,9 @@ def test_without_a_model_words_still_find(services: Services, store: Callable[..
         search._encoder.encode("lighthouse", patience_seconds=0.2)
 
 
-def test_vectors_of_another_model_are_not_compared(services: Services, workshop: Workshop, store: Callable[..., list[Any]], sql: Sql) -> None:
+def test_vectors_of_another_model_are_not_compared(
+    services: Services, workshop: Workshop, store: Callable[..., list[Any]], sql: Sql
+) -> None:
     """While a model is changed, chunks of both lie in the table; a query meets only those of its own."""
     (episode_id,) = store("the lighthouse")
     sql("INSERT INTO memory_system.embedding_models VALUES (2, 'other', 'other@v1', 8, 'f', false)")

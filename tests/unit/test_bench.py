@@ -1,0 +1,140 @@
+"""The pure parts of the benchmark: percentiles and ratios, the texts, the written report."""
+
+import gzip
+import json
+from pathlib import Path
+
+import click
+import pytest
+from rich.console import Console
+
+from bench.figures import Figure, over_rounds, percentile, ratios, times
+from bench.report import Run, to_json, to_markdown, to_table
+from bench.texts import long_texts, short_texts
+
+
+@pytest.mark.parametrize(
+    ("values", "share", "expected"),
+    [
+        ([7.0], 0.99, 7.0),
+        ([3.0, 1.0, 2.0], 0.5, 2.0),
+        ([4.0, 3.0, 2.0, 1.0], 0.5, 2.0),
+        (list(range(1, 201)), 0.99, 198),
+        ([1.0, 2.0], 1.0, 2.0),
+    ],
+)
+def test_percentile_is_the_nearest_rank(values: list[float], share: float, expected: float) -> None:
+    assert percentile(values, share) == expected
+
+
+@pytest.mark.parametrize(("values", "share"), [([], 0.5), ([1.0], 0.0), ([1.0], 1.1)])
+def test_percentile_that_cannot_be_had_is_refused(values: list[float], share: float) -> None:
+    with pytest.raises(ValueError, match="no percentile"):
+        percentile(values, share)
+
+
+def test_rounds_are_summed_up_by_their_median_and_kept() -> None:
+    figure = over_rounds("stored", [100.0, 300.0, 250.0], "episodes/s", target=200.0)
+    assert (figure.value, figure.samples, figure.met) == (250.0, (100.0, 300.0, 250.0), True)
+
+
+def test_ratio_is_taken_round_by_round() -> None:
+    # The second round ran on a machine half as fast: the ratio does not see it, a ratio of medians over other rounds would.
+    figure = ratios("to the loop", [300.0, 150.0], [200.0, 100.0], 0.8)
+    assert figure.samples == (1.5, 1.5)
+    assert figure.met is True
+
+
+def test_ratio_of_unequal_rounds_is_refused() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        ratios("to the loop", [1.0], [1.0, 2.0])
+
+
+def test_times_are_milliseconds_that_should_stay_below_their_target() -> None:
+    middle, last = times("found", [0.04] * 98 + [0.6] * 2, (80.0, 500.0))
+    assert [middle.value, last.value] == pytest.approx([40.0, 600.0])
+    assert [(middle.name, middle.met), (last.name, last.met)] == [("found, p50", True), ("found, p99", False)]
+
+
+def test_figure_without_target_has_no_verdict() -> None:
+    assert Figure("for information", 1.0, "ms").met is None
+
+
+def test_made_texts_are_distinct_and_the_same_each_time() -> None:
+    made = short_texts(None, 2000)
+    assert len(set(made)) == 2000
+    assert made == short_texts(None, 2000)
+    assert 40 < sum(map(len, made)) / len(made) < 75
+
+
+def test_long_texts_are_joined_until_they_are_long_enough() -> None:
+    short = short_texts(None, 500)
+    long = long_texts(short, 200)
+    assert len(set(long)) == 200
+    assert all(250 <= len(text) <= 250 + max(map(len, short)) for text in long)
+
+
+@pytest.mark.parametrize("name", ["texts.jsonl", "texts.jsonl.gz"])
+def test_texts_are_read_from_a_file_without_repetition(tmp_path: Path, name: str) -> None:
+    lines = "".join(json.dumps({"text": text}) + "\n" for text in ("one", "two", "one", "tres ñandúes"))
+    file = tmp_path / name
+    file.write_bytes(gzip.compress(lines.encode()) if name.endswith(".gz") else lines.encode())
+    assert short_texts(file, 3) == ["one", "two", "tres ñandúes"]
+
+
+def test_file_with_too_few_texts_is_refused(tmp_path: Path) -> None:
+    file = tmp_path / "texts.jsonl"
+    file.write_text('{"text": "one"}\n')
+    with pytest.raises(click.ClickException, match="1 distinct texts; 2 are needed"):
+        short_texts(file, 2)
+
+
+@pytest.mark.parametrize("line", ['{"words": "one"}', "not json", '"text"'])
+def test_file_of_another_form_is_refused_with_its_line(tmp_path: Path, line: str) -> None:
+    file = tmp_path / "texts.jsonl"
+    file.write_text('{"text": "one"}\n' + line + "\n")
+    with pytest.raises(click.ClickException, match=r"texts\.jsonl:2"):
+        short_texts(file, 2)
+
+
+@pytest.fixture
+def run() -> Run:
+    figures = {
+        "drain": [ratios("ratio to the loop", [1.0, 1.2], [1.0, 1.0], 0.8)],
+        "latency": [Figure("found, p50", 91.25, "ms", 80.0, "smaller", (), "200 samples")],
+    }
+    machine = {
+        "processor": "AMD EPYC, 2 cores",
+        "memory": "23 GiB",
+        "system": "Linux 6.1",
+        "python": "3.11.7",
+        "torch": "2.0",
+        "commit": "abc1234",
+    }
+    return Run("2026-01-31T12:00:00+00:00", "python -m bench", 90.0, machine, {"drain": 0.5, "latency": 1.25}, figures)
+
+
+def test_json_holds_every_sample_unit_and_verdict(run: Run) -> None:
+    written = json.loads(json.dumps(to_json(run)))
+    assert written["command"] == "python -m bench"
+    assert written["machine"]["processor"] == "AMD EPYC, 2 cores"
+    drain, latency = written["figures"]["drain"][0], written["figures"]["latency"][0]
+    assert (drain["value"], drain["unit"], drain["samples"], drain["met"]) == (pytest.approx(1.1), "ratio", [1.0, 1.2], True)
+    assert (latency["value"], latency["unit"], latency["met"]) == (91.25, "ms", False)
+
+
+def test_page_names_machine_commit_command_targets_and_limits(run: Run) -> None:
+    page = to_markdown(run)
+    for expected in ("AMD EPYC, 2 cores", "commit abc1234", "`python -m bench`", "2026-01-31", "torch 2.0", "drain 0.5, latency 1.2"):
+        assert expected in page
+    assert "| ratio to the loop | 1.10 | >= 0.8, met | 1.00, 1.20 |  |" in page
+    assert "| found, p50 | 91.2 ms | < 80, missed |  | 200 samples |" in page
+    assert page.count("**What limits it.**") == 2
+
+
+def test_table_shows_a_row_per_figure(run: Run) -> None:
+    console = Console(record=True, width=160)
+    console.print(to_table(run.figures))
+    shown = console.export_text()
+    assert "drain: ratio to the loop" in shown
+    assert "latency: found, p50" in shown

@@ -1,0 +1,133 @@
+"""The truth table of health: which failure makes what of the whole, and never green when memory is dead."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, cast
+
+import pytest
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from app.config import Settings
+from app.errors import DatabaseUnavailable
+from app.observability.health import Component, HealthService, overall
+from app.queue import repository as queue_repository
+from app.queue import workers
+from app.queue.models import QueueCounts
+from app.queue.workers import Alive
+
+ALIVE = {"worker": Alive(1, 1, 1.0), "dispatcher": Alive(1, 0, 0.0)}
+IDLE = QueueCounts(pending=0, processing=0, done=0, dead=0, oldest_pending_seconds=0.0)
+
+
+class World:
+    """Everything that health looks at, as it is told to be."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.database_up = self.redis_up = self.broker_up = self.encoder_up = True
+        self.alive = dict(ALIVE)
+        self.counts = IDLE
+        self.drift_count = 0
+        monkeypatch.setattr(workers, "alive", lambda *_: self.alive)
+        monkeypatch.setattr(queue_repository, "counts", lambda *_: self.counts)
+        settings = Settings(broker_url="redis://user:secret@127.0.0.1:1/1")
+        self.service = HealthService(settings, cast(Any, self), cast(Any, self), cast(Any, self), self.search_ready)
+        self.service._broker_redis = cast(Any, Broker(self))
+
+    @contextmanager
+    def transaction(self, agent_id: str | None = None) -> Iterator[None]:
+        if not self.database_up:
+            raise DatabaseUnavailable("the database cannot be reached")
+        yield None
+
+    def ping(self) -> None:
+        if not self.redis_up:
+            raise RedisConnectionError("secret host")
+
+    def drift(self) -> int:
+        return self.drift_count
+
+    def search_ready(self) -> tuple[bool, str]:
+        return self.encoder_up, "" if self.encoder_up else "still loading"
+
+
+class Broker:
+    """The broker's Redis."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    def ping(self) -> None:
+        if not self._world.broker_up:
+            raise RedisConnectionError("secret host")
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    return World(monkeypatch)
+
+
+def test_empty_system_at_rest_is_healthy(world: World) -> None:
+    report = world.service.report()
+    assert report.status == "healthy", report.components
+    assert set(report.components) == {
+        "postgresql",
+        "redis",
+        "broker",
+        "encoder",
+        "dispatcher",
+        "worker",
+        "queue",
+        "accounting_identity",
+    }
+    assert world.service.ready() == (True, "")
+
+
+@pytest.mark.parametrize(
+    ("changes", "component", "status"),
+    [
+        ({"database_up": False}, "postgresql", "unhealthy"),
+        ({"redis_up": False}, "redis", "degraded"),
+        ({"broker_up": False}, "broker", "degraded"),
+        ({"encoder_up": False}, "encoder", "degraded"),
+        ({"alive": {"dispatcher": ALIVE["dispatcher"]}}, "worker", "degraded"),
+        ({"alive": {"worker": ALIVE["worker"]}}, "dispatcher", "degraded"),
+        ({"alive": {}}, "worker", "degraded"),
+        ({"alive": {**ALIVE, "worker": Alive(0, 0, 0.0)}}, "worker", "degraded"),
+        ({"counts": QueueCounts(1001, 0, 0, 0, 1.0)}, "queue", "degraded"),
+        ({"counts": QueueCounts(1000, 0, 0, 0, 1.0)}, "queue", "healthy"),
+        ({"counts": QueueCounts(1, 0, 0, 0, 301.0)}, "queue", "degraded"),
+        ({"counts": QueueCounts(0, 64, 10**6, 0, 0.0)}, "queue", "healthy"),
+        ({"counts": QueueCounts(0, 0, 10, 1, 0.0)}, "queue", "degraded"),
+        ({"drift_count": 1}, "accounting_identity", "unhealthy"),
+        ({"drift_count": -1}, "accounting_identity", "unhealthy"),
+    ],
+)
+def test_one_failure_shows_in_its_component_and_in_the_whole(changes: dict[str, Any], component: str, status: str, world: World) -> None:
+    for name, value in changes.items():
+        setattr(world, name, value)
+    report = world.service.report()
+    assert report.components[component]["status"] == status
+    assert report.status == status
+    assert "secret" not in str(report)
+
+
+def test_degraded_never_covers_unhealthy(world: World) -> None:
+    world.redis_up = world.encoder_up = False
+    world.drift_count = 3
+    assert world.service.report().status == "unhealthy"
+    world.database_up = False
+    report = world.service.report()
+    assert report.status == "unhealthy"
+    assert report.components["queue"]["detail"].startswith("not known")
+
+
+def test_process_is_ready_only_with_database_and_model(world: World) -> None:
+    world.encoder_up = False
+    assert world.service.ready() == (False, "still loading")
+    world.encoder_up, world.database_up = True, False
+    assert world.service.ready()[0] is False
+
+
+def test_whole_is_as_bad_as_the_worst() -> None:
+    assert overall({}) == "healthy"
+    assert overall({"a": Component("degraded", ""), "b": Component("unhealthy", ""), "c": Component("healthy", "")}) == "unhealthy"
