@@ -48,9 +48,10 @@ def measure(stack: OwnStack, texts: Sequence[str], rounds: int, report: Report) 
     batched: dict[int, list[float]] = {size: [] for size in BATCHES}
     with stack.workers_stopped():
         for number in range(1, rounds + 1):
-            stack.empty()
             for connections, samples in raw.items():
+                stack.empty()
                 samples.append(_raw_inserts(stack, connections))
+            stack.empty()
             single.append(_load(stack, "/memory/action", singles))
             for size, bodies in batches.items():
                 stack.empty()
