@@ -31,7 +31,7 @@ class JsonLogger(Logger):  # type: ignore[misc]  # gunicorn ships no types
 
 bind = f"{_settings.host}:{_settings.port}"
 proc_name = "nexus-api"
-worker_class = "gthread"
+worker_class = "app.gunicorn_worker.LingeringThreadWorker"
 workers = _settings.api_processes
 threads = _settings.api_threads
 timeout = 60

@@ -19,7 +19,7 @@ def write_problem(client: socket.socket, status: int, reason: str, message: str)
     """
     del message
     request_id = secrets.token_hex(16)
-    code = HTTPStatus(status).phrase.lower().replace(" ", "_")
+    code = HTTPStatus(status).phrase.lower().replace(" ", "_").replace("-", "_")
     body = json.dumps(
         {
             "type": f"urn:nexus-cerebro:problem:{code}",

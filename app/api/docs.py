@@ -53,7 +53,11 @@ _NO_AGENT = {"operations.get_health", "operations.get_metrics", "integrity.get_i
 def _complete(operation: dict[str, Any], endpoint: str) -> None:
     answers = operation.setdefault("responses", {})
     policy = ROUTE_POLICIES[endpoint]
-    refusals = {"413": "Too large", "415": "Not JSON", "400": "Malformed"} if "requestBody" in operation else {}
+    refusals = (
+        {"408": "The body did not arrive in time", "413": "Too large", "415": "Not JSON", "400": "Malformed"}
+        if "requestBody" in operation
+        else {}
+    )
     if policy is not Access.OPEN:
         operation["security"] = [{"ApiKey": []}, {"Bearer": []}]
         refusals |= {"401": "No good key", "403": "The key may not do this", "503": "The database is not there now"}

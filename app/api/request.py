@@ -23,6 +23,8 @@ class StrictRequest(Request):
             MalformedBody: It is not JSON, or not well-formed HTTP.
             InvalidRequest: It is JSON and not an object.
         """
+        if self.headers.get("Content-Encoding", "identity").lower() != "identity":
+            raise UnsupportedMediaType("a compressed body is not taken; send it plain")
         if not self.is_json:
             raise UnsupportedMediaType("the body must be sent as application/json")
         try:

@@ -18,7 +18,8 @@ GRANT SELECT, INSERT, UPDATE, DELETE ON consciousness.memory_blocks TO nexus_app
 GRANT SELECT, INSERT ON consciousness.consciousness_checkpoints TO nexus_app;
 GRANT SELECT ON memory_system.embeddings_queue, memory_system.ledger, memory_system.ledger_heads, memory_system.embedding_models,
     memory_system.workers, memory_system.reconciliation_runs, consciousness.distributed_consensus, consciousness.instance_network TO nexus_app;
-GRANT SELECT, INSERT, UPDATE ON memory_system.api_keys TO nexus_app;
+GRANT SELECT, INSERT ON memory_system.api_keys TO nexus_app;
+GRANT UPDATE (expires_at, revoked_at, last_used_at) ON memory_system.api_keys TO nexus_app;
 GRANT SELECT, INSERT ON memory_system.audit_log TO nexus_app;
 
 -- Dispatcher, workers, beat, reconciler.

@@ -41,6 +41,10 @@ CREATE TABLE nexus_memory.zep_episodic_memory (
     -- The years that ISO 8601 and every client can write; infinity is no moment.
     CONSTRAINT ck_zep_episodic_memory_timestamp CHECK ("timestamp" >= '0001-01-01 00:00:00+00' AND "timestamp" < '10000-01-01 00:00:00+00'),
     CONSTRAINT ck_zep_episodic_memory_metadata CHECK (jsonb_typeof(metadata) = 'object'),
+    -- As deep as the API takes it: a JSON reader's own limit must not make a stored row unreadable.
+    CONSTRAINT ck_zep_episodic_memory_nesting CHECK (NOT jsonb_path_exists(metadata, '$.**{65}')
+        AND NOT coalesce(jsonb_path_exists(action_details, '$.**{65}'), false)
+        AND NOT coalesce(jsonb_path_exists(context_state, '$.**{65}'), false)),
     CONSTRAINT ck_zep_episodic_memory_idempotency CHECK ((idempotency_key IS NULL) OR (char_length(idempotency_key) BETWEEN 1 AND 256)),
     CONSTRAINT ck_zep_episodic_memory_version CHECK (version >= 1)
 ) WITH (fillfactor = 75);

@@ -46,6 +46,14 @@ def test_what_the_database_gives_cannot_be_chosen_by_plain_sql(services: Service
         _insert(services, column, "DEFAULT")
 
 
+@pytest.mark.parametrize("column", ["metadata", "action_details", "context_state"])
+def test_nesting_that_no_reader_can_follow_is_refused_by_the_database(services: Services, column: str) -> None:
+    allowed, refused = (f"""'{{"a": {"[" * depth}{"]" * depth}}}'""" for depth in (64, 65))
+    _insert(services, column, allowed)
+    with pytest.raises(DBAPIError, match="ck_zep_episodic_memory_nesting"):
+        _insert(services, column, refused)
+
+
 def test_seq_cannot_be_occupied_ahead(services: Services) -> None:
     statement = "INSERT INTO nexus_memory.zep_episodic_memory (agent_id, content, seq) OVERRIDING SYSTEM VALUE VALUES ('odd', 'x', 999)"
     with pytest.raises(ProgrammingError, match="permission denied"), services.database.transaction("odd") as connection:
