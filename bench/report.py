@@ -16,15 +16,19 @@ TITLES = {
 """The parts in the order of the report."""
 
 _LIMITS = {
-    "drain": "A short text costs about 3.5 ms of a core in the encoder and about 1.7 ms in PostgreSQL, nearly all of it the insert into "
-    "the HNSW index; both cores are busy from the first row to the last. The stack beats the loop because it sorts a batch's texts by "
-    "length, pads less and runs its forward passes without the overhead of `encode()`, and because one process encodes while another's "
-    "rows are indexed. Longer texts are bound by the encoder alone.",
-    "ingest": "Two cores are shared by the load generator, gunicorn and PostgreSQL. One post costs about 1.5 ms of a core in the API "
-    "(gunicorn and Flask, validation, three statements, one round trip to Redis) and about 0.8 ms in PostgreSQL (the row with its "
-    "text index, the queue row, the ledger row, one flush of the log at commit). A batch shares everything but the rows.",
-    "latency": "A lone post passes the doorbell, the claim, the broker, one forward pass and two short transactions. While it is awaited "
-    "the client searches without a pause, which takes a share of the same two cores.",
+    "drain": "The two cores, of which the stack used more than four fifths: a worker spends about 60 % of its time in the model's forward pass and "
+    "27 % waiting for its inserts into the HNSW index (about 1.7 ms of a core each); claim, broker, start and finish share the rest, and "
+    ""
+    "it waits for a message for about 3 %. Bare `encode()` on its own sorts all its texts by length, writes nothing and has both cores for itself. "
+    "Long texts are bound by the forward pass.",
+    "ingest": "The two cores, shared by the load generator, gunicorn and PostgreSQL. One post costs about 1.4 ms of a core in the API "
+    "(gunicorn and its threads 0.4, Flask, validation and logs 0.4, the transaction 0.5, Redis 0.1), 0.9 ms in PostgreSQL (the row with "
+    "its words and indexes, the queue row, the ledger row, the commit) and 0.1 ms in the supervisor, which reads the log line. "
+    "A batch pays all of that but the rows once.",
+    "latency": "A lone post passes the doorbell, the claim, the broker, one forward pass and two short transactions; in a traced post the "
+    "forward pass took nearly half of the time, the rest was spread over about fifteen round trips. The waiting client searches without a "
+    "pause and so takes a share of the same two cores. Searches are for information: every query is new, so each is encoded, and with ten "
+    "clients ten share the two cores.",
 }
 """What bounds each part, found with a profiler; edit it when a change moves the bound."""
 
@@ -92,7 +96,7 @@ def to_markdown(run: Run) -> str:
         f"Measured {run.started_at[:10]} on {machine['processor']}, {machine['memory']}, {machine['system']}; commit {machine['commit']}; "
         f"{versions}. Command: `{run.command}`; it took {run.seconds / 60:.1f} minutes. One-minute load average before each part: "
         + ", ".join(f"{part} {load:.1f}" for part, load in run.load_averages.items())
-        + ".\n",
+        + " (the part before it counts too; other work on the machine shows as rounds that differ).\n",
         _BASELINES,
     ]
     parts += [_section(part, figures) for part, figures in run.figures.items()]

@@ -1,12 +1,15 @@
 """The main path over the real stack: write, found; edited, replaced; killed, still found; apart, never mixed."""
 
 import contextlib
+import json
 import time
 from typing import Any
 from uuid import UUID
 
 import httpx
+import numpy as np
 import psutil
+from numpy.typing import NDArray
 from sqlalchemy import text
 
 from tests.acceptance.conftest import RunningStack
@@ -185,7 +188,9 @@ def test_last_paragraph_of_a_long_episode_is_found_by_words_and_by_meaning(stack
         hashes = [_vector_hashes(stack, receipt["episode_id"]) for receipt in receipts]
         assert len(hashes[0]) >= 40
         assert hashes[0][-1] != hashes[1][-1]
-        assert _pooled(stack, receipts[0]["episode_id"]) != _pooled(stack, receipts[1]["episode_id"])
+        pooled = [_pooled(stack, receipt["episode_id"]) for receipt in receipts]
+        assert pooled[0] != pooled[1]
+        np.testing.assert_allclose(json.loads(pooled[0]), _weighted_mean(stack, receipts[0]["episode_id"]), atol=1e-6)
 
 
 def _pooled(stack: RunningStack, episode_id: str) -> str:
@@ -214,3 +219,16 @@ def test_flower_asks_for_a_password(stack: RunningStack) -> None:
         page = client.get(url, auth=("admin", stack.admin_key))
         assert page.status_code == 200
         assert "worker1@" in page.text
+
+
+def _weighted_mean(stack: RunningStack, episode_id: str) -> NDArray[np.float64]:
+    """Return the unit vector that the stored chunks add up to, each weighed by its characters."""
+    database = stack.database("nexus_worker")
+    with database.transaction() as connection:
+        rows = connection.execute(
+            text("SELECT embedding::text, char_end - char_start FROM nexus_memory.episode_chunks WHERE episode_id = :id"),
+            {"id": episode_id},
+        ).all()
+    database.close()
+    mean = np.average([json.loads(vector) for vector, _ in rows], axis=0, weights=[chars for _, chars in rows])
+    return np.asarray(mean / np.linalg.norm(mean))
