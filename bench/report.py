@@ -16,11 +16,10 @@ TITLES = {
 """The parts in the order of the report."""
 
 _LIMITS = {
-    "drain": "The two cores, of which the stack used more than four fifths: a worker spends about 60 % of its time in the model's forward pass and "
-    "27 % waiting for its inserts into the HNSW index (about 1.7 ms of a core each); claim, broker, start and finish share the rest, and "
-    ""
-    "it waits for a message for about 3 %. Bare `encode()` on its own sorts all its texts by length, writes nothing and has both cores for itself. "
-    "Long texts are bound by the forward pass.",
+    "drain": "The two cores, of which the stack used more than four fifths: a worker spends about 60 % of its time in the model's forward "
+    "pass and 27 % waiting for its inserts into the HNSW index (about 1.7 ms of a core each); claim, broker, start and finish share the "
+    "rest, and it waits for a message for about 3 %. Bare `encode()` on its own sorts all its texts by length, writes nothing and has both "
+    "cores for itself. Long texts are bound by the forward pass.",
     "ingest": "The two cores, shared by the load generator, gunicorn and PostgreSQL. One post costs about 1.4 ms of a core in the API "
     "(gunicorn and its threads 0.4, Flask, validation and logs 0.4, the transaction 0.5, Redis 0.1), 0.9 ms in PostgreSQL (the row with "
     "its words and indexes, the queue row, the ledger row, the commit) and 0.1 ms in the supervisor, which reads the log line. "
