@@ -10,5 +10,20 @@ _FOLDER = Path(__file__).parent / "sql"
 def run_files(*names: str) -> None:
     """Execute the named files of migrations/sql in the given order, in the revision's transaction."""
     for name in names:
-        # exec_driver_sql: the files hold colons and percent signs that text() would take for parameters.
-        op.get_bind().exec_driver_sql((_FOLDER / f"{name}.sql").read_text(encoding="utf-8").replace("%", "%%"))
+        _execute((_FOLDER / f"{name}.sql").read_text(encoding="utf-8"))
+
+
+def replace_as_definer(*names: str) -> None:
+    """Replace functions that the definer owns by those in the named files, whichever version they are; owner and grants stay."""
+    op.execute("GRANT CREATE ON SCHEMA nexus_memory, memory_system TO nexus_definer")
+    op.execute("SET LOCAL ROLE nexus_definer")
+    for name in names:
+        definition = (_FOLDER / f"{name}.sql").read_text(encoding="utf-8")
+        _execute(definition.replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION", 1))
+    op.execute("RESET ROLE")
+    op.execute("REVOKE CREATE ON SCHEMA nexus_memory, memory_system FROM nexus_definer")
+
+
+def _execute(statements: str) -> None:
+    # exec_driver_sql: the files hold colons and percent signs that text() would take for parameters.
+    op.get_bind().exec_driver_sql(statements.replace("%", "%%"))

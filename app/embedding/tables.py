@@ -30,11 +30,25 @@ embedding_models = Table(
     Column("fingerprint", Text, nullable=False),
     Column("is_active", Boolean, nullable=False, server_default=sql("false")),
     Column("created_at", TimestampTz, nullable=False, server_default=NOW),
+    Column("source", Text, nullable=False, server_default=sql("''::text")),
+    Column("is_target", Boolean, nullable=False, server_default=sql("false")),
     PrimaryKeyConstraint("model_id", name="pk_embedding_models"),
     UniqueConstraint("version", name="uq_embedding_models_version"),
     schema="memory_system",
 )
 Index("uq_embedding_models_is_active", embedding_models.c.is_active, unique=True, postgresql_where=embedding_models.c.is_active)
+Index("uq_embedding_models_is_target", embedding_models.c.is_target, unique=True, postgresql_where=embedding_models.c.is_target)
+
+agent_models = Table(
+    "agent_models",
+    metadata,
+    Column("agent_id", Text, nullable=False),
+    Column("model_id", SmallInteger, nullable=False),
+    Column("completed_at", TimestampTz, nullable=False, server_default=NOW),
+    PrimaryKeyConstraint("agent_id", "model_id", name="pk_agent_models"),
+    ForeignKeyConstraint(["model_id"], ["memory_system.embedding_models.model_id"], name="fk_agent_models_model", ondelete="CASCADE"),
+    schema="memory_system",
+)
 
 episode_chunks = Table(
     "episode_chunks",
@@ -56,7 +70,7 @@ episode_chunks = Table(
     ForeignKeyConstraint(["model_id"], ["memory_system.embedding_models.model_id"], name="fk_episode_chunks_model"),
     schema="nexus_memory",
 )
-Index("ix_episode_chunks_agent_id_model_id", episode_chunks.c.agent_id, episode_chunks.c.model_id)
+Index("ix_episode_chunks_input", episode_chunks.c.agent_id, episode_chunks.c.model_id, episode_chunks.c.input_sha256)
 # One HNSW index a model, made by the revision that brings the model: partial, and over an expression, because the column
 # holds vectors of any dimension.
 Index(

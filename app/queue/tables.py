@@ -41,14 +41,15 @@ embeddings_queue = Table(
     Column("traceparent", Text),
     Column("enqueued_at", TimestampTz, nullable=False, server_default=NOW),
     Column("processed_at", TimestampTz),
+    Column("claimed_at", TimestampTz),
     PrimaryKeyConstraint("target_kind", "target_id", "model_id", name="pk_embeddings_queue"),
     ForeignKeyConstraint(["model_id"], ["memory_system.embedding_models.model_id"], name="fk_embeddings_queue_model"),
     schema="memory_system",
 )
 _c = embeddings_queue.c
 Index("ix_embeddings_queue_ready", _c.priority, _c.due_at, _c.target_id, postgresql_where=_c.state == "pending")
-Index("ix_embeddings_queue_processing", _c.target_id, postgresql_where=_c.state == "processing")
-Index("ix_embeddings_queue_dead", _c.target_id, postgresql_where=_c.state == "dead")
+Index("ix_embeddings_queue_processing", _c.claimed_at, postgresql_where=_c.state == "processing")
+Index("ix_embeddings_queue_dead", _c.last_error, _c.target_id, postgresql_where=_c.state == "dead")
 Index("ix_embeddings_queue_open", _c.agent_id, postgresql_where=_c.state.in_(["pending", "processing"]))
 Index("ix_embeddings_queue_oldest", _c.enqueued_at, postgresql_where=_c.state == "pending")
 
@@ -65,6 +66,7 @@ workers = Table(
     Column("items_per_second", Double),
     Column("started_at", TimestampTz, nullable=False, server_default=NOW),
     Column("heartbeat_at", TimestampTz, nullable=False, server_default=NOW),
+    Column("problem", Text),
     PrimaryKeyConstraint("worker_id", name="pk_workers"),
     ForeignKeyConstraint(["model_id"], ["memory_system.embedding_models.model_id"], name="fk_workers_model"),
     schema="memory_system",

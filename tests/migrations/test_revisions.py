@@ -96,7 +96,9 @@ def test_one_head_whose_docstrings_say_why() -> None:
 
 
 def test_every_sql_file_is_run_by_one_revision() -> None:
-    revisions = [path.read_text(encoding="utf-8") for path in (ROOT / "migrations" / "versions").glob("*.py")]
+    # A downgrade brings an earlier revision's function back.
+    versions = (ROOT / "migrations" / "versions").glob("*.py")
+    revisions = [path.read_text(encoding="utf-8").partition("\ndef downgrade")[0] for path in versions]
     for file in (ROOT / "migrations" / "sql").glob("*.sql"):
         # Policies are run by the name of their table.
         names = {file.stem, file.stem.removeprefix("policies_").removesuffix("_v1")}
