@@ -44,6 +44,7 @@ class Settings(BaseSettings):
     pg_worker_password_file: Path | None = Field(None, description="File of nexus_worker's password.")
     pg_readonly_password_file: Path | None = Field(None, description="File of nexus_ro's password.")
     redis_password_file: Path | None = Field(None, description="File of the Redis password.")
+    rabbitmq_password_file: Path | None = Field(None, description="File of RABBITMQ_USER's password; read only when the broker is RabbitMQ.")
     admin_api_key_file: Path | None = Field(None, description="File of the first administrator's API key.")
 
     # Servers. Passwords never stand here: they come from the secret files.
@@ -52,10 +53,11 @@ class Settings(BaseSettings):
     )
     redis_url: str = Field("redis://127.0.0.1:6379/0", description="Redis of the cache; credentials are added when the URL has none.")
     broker_url: str = Field(
-        "redis://127.0.0.1:6379/1", description="Celery's broker, Redis or RabbitMQ; credentials are added when a Redis URL has none."
+        "redis://127.0.0.1:6379/1", description="Celery's broker, Redis or RabbitMQ (amqp://host:5672/); credentials are added when the URL has none."
     )
     redis_cache_user: str = Field("nexus_cache", description="ACL user of the cache; empty for a server with one password only.")
     redis_broker_user: str = Field("nexus_broker", description="ACL user of the broker; empty for a server with one password only.")
+    rabbitmq_user: str = Field("nexus", description="User of a RabbitMQ broker whose URL names none.")
 
     # Database behaviour.
     database_pool_size: int = Field(8, ge=1, le=200, description="Connections that one process keeps at most.")
@@ -86,6 +88,11 @@ class Settings(BaseSettings):
 
     # Queue.
     worker_replicas: int = Field(2, ge=1, le=64, description="Worker processes of the embedded stack and of compose.")
+    worker_min: int = Field(0, ge=0, le=64, description="Fewest worker processes the embedded stack scales down to; 0 for WORKER_REPLICAS.")
+    worker_max: int = Field(0, ge=0, le=64, description="Most worker processes the embedded stack scales up to; 0 for WORKER_REPLICAS.")
+    autoscale_drain_minutes: float = Field(5.0, gt=0, description="Minutes in which the advised number of workers would drain the backlog.")
+    autoscale_up_seconds: float = Field(30.0, ge=0, description="How long more workers must have been advised before some are started.")
+    autoscale_down_seconds: float = Field(300.0, ge=0, description="How long fewer workers must have been advised before one is stopped.")
     lease_seconds: float = Field(45.0, gt=0, description="How long a claim holds without a heartbeat.")
     heartbeat_seconds: float = Field(15.0, gt=0, description="How often a worker renews its leases and reports itself.")
     reaper_seconds: float = Field(5.0, gt=0, description="How often expired leases are looked for.")
@@ -96,6 +103,10 @@ class Settings(BaseSettings):
     max_attempts: int = Field(5, ge=1, le=100, description="Attempts before a row is dead, crashes included.")
     retry_base_seconds: float = Field(5.0, gt=0, description="Wait before the second attempt; each further wait is four times longer.")
     retry_max_seconds: float = Field(900.0, gt=0, description="Longest wait between attempts.")
+    breaker_base_seconds: float = Field(
+        5.0, gt=0, description="First pause of a worker whose encoder fails for every text; each further pause is twice as long."
+    )
+    breaker_max_seconds: float = Field(300.0, gt=0, description="Longest pause of a worker whose encoder fails for every text.")
     task_time_limit_seconds: float = Field(
         300.0,
         gt=0,
