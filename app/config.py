@@ -44,7 +44,7 @@ class Settings(BaseSettings):
     pg_worker_password_file: Path | None = Field(None, description="File of nexus_worker's password.")
     pg_readonly_password_file: Path | None = Field(None, description="File of nexus_ro's password.")
     redis_password_file: Path | None = Field(None, description="File of the Redis password.")
-    rabbitmq_password_file: Path | None = Field(None, description="File of RABBITMQ_USER's password; read only when the broker is RabbitMQ.")
+    rabbitmq_password_file: Path | None = Field(None, description="File of RABBITMQ_USER's password, for a RabbitMQ broker.")
     admin_api_key_file: Path | None = Field(None, description="File of the first administrator's API key.")
 
     # Servers. Passwords never stand here: they come from the secret files.
@@ -53,7 +53,8 @@ class Settings(BaseSettings):
     )
     redis_url: str = Field("redis://127.0.0.1:6379/0", description="Redis of the cache; credentials are added when the URL has none.")
     broker_url: str = Field(
-        "redis://127.0.0.1:6379/1", description="Celery's broker, Redis or RabbitMQ (amqp://host:5672/); credentials are added when the URL has none."
+        "redis://127.0.0.1:6379/1",
+        description="Celery's broker, Redis or RabbitMQ (amqp://host/); credentials are added when the URL has none.",
     )
     redis_cache_user: str = Field("nexus_cache", description="ACL user of the cache; empty for a server with one password only.")
     redis_broker_user: str = Field("nexus_broker", description="ACL user of the broker; empty for a server with one password only.")
