@@ -1,7 +1,6 @@
 """The only place where objects are wired together. A worker's services need no Flask."""
 
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from app.cache.lists import ListCache
@@ -9,14 +8,17 @@ from app.config import Settings
 from app.db import Database
 from app.embedding import repository as embedding_repository
 from app.embedding.encoder import Encoder, load_encoder
-from app.embedding.models import ActiveModel
-from app.embedding.service import EmbeddingService
+from app.embedding.models import EmbeddingModel, ModelsInUse
+from app.embedding.service import EmbeddingService, LoadEncoder
+from app.embedding.weights import find_source
 from app.episodes.service import EpisodeService
 from app.identity.service import KeyService
 from app.integrity.service import IntegrityService
 from app.integrity.stats import StatsService
 from app.observability.health import HealthService
+from app.queue.dead import DeadRowService
 from app.queue.service import QueueService
+from app.queue.status import QueueStatusService
 from app.redis_client import BestEffortRedis
 from app.search.encoding import QueryEncoder
 from app.search.service import SearchService
@@ -33,6 +35,8 @@ class Services:
     integrity: IntegrityService
     health: HealthService
     stats: StatsService
+    queue_status: QueueStatusService
+    dead_rows: DeadRowService
     keys: KeyService
 
 
@@ -49,33 +53,44 @@ def build_cache_redis(settings: Settings) -> BestEffortRedis:
     return BestEffortRedis(settings)
 
 
-def build_services(settings: Settings, load: Callable[[], Encoder] | None = None) -> Services:
+def _loader(settings: Settings, threads: int) -> LoadEncoder:
+    """Return what loads the models that the database names, from where this machine has them."""
+
+    def load(model: EmbeddingModel) -> Encoder:
+        return load_encoder(find_source(settings.embedding_model, model), settings.embedding_precision, threads)
+
+    return load
+
+
+def build_services(settings: Settings, load: LoadEncoder | None = None) -> Services:
     """Return the services of an API process, logged in as nexus_app. No connection is made and no model is loaded yet.
 
     Args:
         settings: All settings.
-        load: Loads the encoder of queries; None loads the settings' model.
+        load: Loads the encoders of queries; None loads them from this machine's files.
     """
     database = Database(settings, "nexus_app", "nexus api")
     redis = build_cache_redis(settings)
+    lists = ListCache(redis)
 
-    def active_model() -> ActiveModel | None:
+    def read_models() -> ModelsInUse | None:
         with database.transaction() as connection:
-            return embedding_repository.active_model(connection)
+            return embedding_repository.models_in_use(connection)
 
     # One thread a query: several requests are encoded at once, and must not fight over the cores.
-    load = load or (lambda: load_encoder(settings.embedding_model, settings.embedding_precision, 1))
-    encoder = QueryEncoder(load, active_model)
+    encoder = QueryEncoder(load or _loader(settings, 1), read_models)
     search = SearchService(database, encoder)
     integrity = IntegrityService(database)
     return Services(
         settings=settings,
         database=database,
-        episodes=EpisodeService(database, ListCache(redis), settings.default_language),
+        episodes=EpisodeService(database, lists, settings.default_language),
         search=search,
         integrity=integrity,
         health=HealthService(settings, database, redis.redis, integrity, search.ready),
         stats=StatsService(database),
+        queue_status=QueueStatusService(database, settings),
+        dead_rows=DeadRowService(database, ring=lambda: lists.invalidate((), ring=True)),
         keys=KeyService(database, settings.authentication_cache_seconds),
     )
 
@@ -96,14 +111,12 @@ def build_queue_service(settings: Settings) -> QueueService:
     return QueueService(_queue_database(settings, "nexus queue"), settings)
 
 
-def build_worker_services(
-    settings: Settings, load: Callable[[], Encoder] | None = None, database: Database | None = None
-) -> WorkerServices:
+def build_worker_services(settings: Settings, load: LoadEncoder | None = None, database: Database | None = None) -> WorkerServices:
     """Load the model and return the services of a pool child; takes seconds.
 
     Args:
         settings: All settings.
-        load: Loads the encoder; None loads the settings' model on this child's share of the cores.
+        load: Loads encoders; None loads them from this machine's files, on this child's share of the cores.
         database: Logged in as nexus_worker; None opens one.
 
     Raises:
@@ -111,7 +124,7 @@ def build_worker_services(
         DatabaseUnavailable: PostgreSQL cannot be reached.
     """
     database = database or _queue_database(settings, "nexus worker")
-    threads = settings.embedding_threads or max(1, (os.cpu_count() or 1) // settings.worker_replicas)
-    encoder = load() if load else load_encoder(settings.embedding_model, settings.embedding_precision, threads)
+    most_workers = max(settings.worker_replicas, settings.worker_max)
+    threads = settings.embedding_threads or max(1, (os.cpu_count() or 1) // most_workers)
     cache = ListCache(build_cache_redis(settings))
-    return WorkerServices(QueueService(database, settings), EmbeddingService(database, encoder, cache, settings))
+    return WorkerServices(QueueService(database, settings), EmbeddingService(database, load or _loader(settings, threads), cache, settings))

@@ -23,7 +23,10 @@ ROLE_SECRETS: dict[Role, str] = {
 
 PASSWORD_SECRETS = (*ROLE_SECRETS.values(), "redis_password")
 ALL_SECRETS = (*PASSWORD_SECRETS, "admin_api_key")
-"""Every secret, each a file `<name>.txt` in SECRETS_DIR unless `<NAME>_FILE` says otherwise."""
+"""Every secret that is written here, each a file `<name>.txt` in SECRETS_DIR unless `<NAME>_FILE` says otherwise."""
+
+RABBITMQ_SECRET = "rabbitmq_password"  # noqa: S105 - the name of a file
+"""RABBITMQ_USER's password. Whoever runs the RabbitMQ chose it, so it is never written here, and read only if BROKER_URL needs it."""
 
 
 class Settings(BaseSettings):
@@ -139,14 +142,15 @@ class Settings(BaseSettings):
             ConfigurationError: The file is missing, empty or unreadable; there is no default.
         """
         path = self.secret_path(name)
+        given_elsewhere = name == RABBITMQ_SECRET
         try:
             value = path.read_text(encoding="utf-8").strip()
         except OSError as error:
-            raise ConfigurationError(
-                f"secret {name}: cannot read {path}: {error.strerror}; `make secrets` writes the missing ones"
-            ) from error
+            cure = f"write {self.rabbitmq_user}'s password into it" if given_elsewhere else "`make secrets` writes the missing ones"
+            raise ConfigurationError(f"secret {name}: cannot read {path}: {error.strerror}; {cure}") from error
         if not value:
-            raise ConfigurationError(f"secret {name}: {path} is empty; delete it and run `make secrets`, or write the secret into it")
+            cure = "write the secret into it" if given_elsewhere else "delete it and run `make secrets`, or write the secret into it"
+            raise ConfigurationError(f"secret {name}: {path} is empty; {cure}")
         return value
 
     def database_dsn(self, role: Role) -> str:
@@ -157,10 +161,15 @@ class Settings(BaseSettings):
         return urlunsplit(("postgresql+psycopg2", netloc, url.path, url.query, ""))
 
     def _with_redis_credentials(self, raw: str, user: str) -> str:
-        url = urlsplit(raw)
-        if not url.scheme.startswith(("redis", "valkey")) or "@" in url.netloc:
+        if not urlsplit(raw).scheme.startswith(("redis", "valkey")):
             return raw
-        netloc = f"{quote(user, safe='')}:{quote(self.secret('redis_password'), safe='')}@{url.netloc}"
+        return self._with_credentials(raw, user, "redis_password")
+
+    def _with_credentials(self, raw: str, user: str, secret_name: str) -> str:
+        url = urlsplit(raw)
+        if "@" in url.netloc:
+            return raw
+        netloc = f"{quote(user, safe='')}:{quote(self.secret(secret_name), safe='')}@{url.netloc}"
         return urlunsplit((url.scheme, netloc, url.path, url.query, url.fragment))
 
     @cached_property
@@ -168,9 +177,20 @@ class Settings(BaseSettings):
         """The URL of the cache with credentials."""
         return self._with_redis_credentials(self.redis_url, self.redis_cache_user)
 
+    @property
+    def broker_is_rabbitmq(self) -> bool:
+        """Whether the broker speaks AMQP."""
+        return urlsplit(self.broker_url).scheme in {"amqp", "amqps"}
+
     @cached_property
     def broker_dsn(self) -> str:
-        """The URL of the broker with credentials."""
+        """The URL of the broker with credentials.
+
+        Raises:
+            ConfigurationError: The URL has none and the secret file of its kind of broker is missing or empty.
+        """
+        if self.broker_is_rabbitmq:
+            return self._with_credentials(self.broker_url, self.rabbitmq_user, RABBITMQ_SECRET)
         return self._with_redis_credentials(self.broker_url, self.redis_broker_user)
 
 

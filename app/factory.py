@@ -3,7 +3,7 @@
 from flask_openapi3.models.info import Info
 from flask_openapi3.openapi import OpenAPI
 
-from app.api import authentication, docs, episodes, hooks, integrity, operations, problems, search
+from app.api import authentication, docs, episodes, hooks, integrity, operations, problems, queue, search
 from app.api.request import StrictRequest
 from app.api.schemas.problem import Problem
 from app.api.services import attach
@@ -45,7 +45,7 @@ def create_app(settings: Settings, services: Services | None = None) -> Applicat
     hooks.install(app)
     authentication.install(app)
     problems.install(app)
-    for blueprint in (episodes.blueprint, search.blueprint, integrity.blueprint, operations.blueprint):
+    for blueprint in (episodes.blueprint, search.blueprint, integrity.blueprint, queue.blueprint, operations.blueprint):
         app.register_api(blueprint)
     app.register_blueprint(docs.blueprint)
     docs.describe(app)

@@ -40,26 +40,55 @@ def make_celery(settings: Settings) -> Celery:
         broker_connection_retry_on_startup=True,
         broker_connection_max_retries=None,
         broker_pool_acquire_timeout=5,
-        broker_transport_options=_transport_options(settings),
         beat_schedule=BEAT_SCHEDULE,
         timezone="UTC",
         enable_utc=True,
+        **(_rabbitmq() if settings.broker_is_rabbitmq else _redis(settings)),
     )
     return application
 
 
-def _transport_options(settings: Settings) -> dict[str, object]:
-    if not settings.broker_dsn.startswith("redis"):
-        return {"confirm_publish": True}
+def _redis(settings: Settings) -> dict[str, object]:
     return {
-        "visibility_timeout": settings.redis_visibility_timeout_seconds,
-        "unacked_restore_interval": 10,
-        "unacked_restore_throttle": 1,
-        "socket_timeout": 30,
-        "socket_connect_timeout": 5,
-        "socket_keepalive": True,
-        "health_check_interval": 10,
-        "queue_order_strategy": "priority",
+        "broker_transport_options": {
+            "visibility_timeout": settings.redis_visibility_timeout_seconds,
+            "unacked_restore_interval": 10,
+            "unacked_restore_throttle": 1,
+            "socket_timeout": 30,
+            "socket_connect_timeout": 5,
+            "socket_keepalive": True,
+            "health_check_interval": 10,
+            # Claims already give each lane its share. Strict priority here would starve embed.bulk however fair they were,
+            # and a starved message holds its rows until their lease ends.
+            "queue_order_strategy": "round_robin",
+        }
+    }
+
+
+def _rabbitmq() -> dict[str, object]:
+    return {
+        # Whoever declares a queue first decides its kind, so dispatcher, worker and beat must all say the same. A quorum queue
+        # is durable and replicated; the server refuses later what differs (PRECONDITION_FAILED).
+        "task_default_queue_type": "quorum",
+        "task_create_missing_queue_type": "quorum",
+        # Quorum queues know no global prefetch; the one message in advance is asked for by each consumer.
+        "worker_detect_quorum_queues": True,
+        "worker_consumer": "tasks.undelayed_consumer:UndelayedConsumer",
+        "broker_connection_timeout": 4.0,
+        # How a worker notices a broker that is silent but has not closed the connection; looked at every 20 / 3 s.
+        "broker_heartbeat": 20,
+        "broker_heartbeat_checkrate": 3.0,
+        "broker_transport_options": {
+            # A publish returns when the queue has the message, and raises if the broker refused it.
+            "confirm_publish": True,
+            # Declaring, opening and closing wait for an answer without a limit of their own: a broker that takes the
+            # connection and says nothing must not hold the dispatcher.
+            "read_timeout": 4,
+            "write_timeout": 4,
+            # A publish makes one attempt to connect: kombu's patience would keep the dispatcher from its
+            # heartbeats and from reaping for six seconds each time.
+            "max_retries": 0,
+        },
     }
 
 

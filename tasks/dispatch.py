@@ -17,25 +17,32 @@ from app.observability.logs import configure_logging
 from app.queue.dispatcher import Dispatcher
 from app.queue.models import Batch
 from tasks.celery_app import app, settings
+from tasks.messages import message_of
 from tasks.names import EMBED_BATCH
 
 _log = structlog.get_logger(__name__)
 
 
+_BROKER_SECONDS = 10.0
+"""How long RabbitMQ may take to confirm a message; Redis has its socket's timeout."""
+
+
 def publish(batches: Sequence[Batch]) -> None:
-    """Send one message a batch over one connection of the pool.
+    """Send one message a batch over one connection of the pool: on Redis in one pipeline, on RabbitMQ each confirmed.
 
     Raises:
         Exception: What the broker's client raises; some messages may have gone out.
     """
-    with app.producer_pool.acquire(block=True, timeout=5) as producer:
+    with app.producer_pool.acquire(block=True, timeout=5) as producer, producer.batch():
         for batch in batches:
             app.send_task(
                 EMBED_BATCH,
-                kwargs={"target_kind": batch.target_kind, "target_ids": list(map(str, batch.target_ids)), "token": str(batch.token)},
+                kwargs=message_of(batch.claim),
                 queue=batch.queue,
                 producer=producer,
                 retry=False,
+                timeout=_BROKER_SECONDS,
+                confirm_timeout=_BROKER_SECONDS,
             )
 
 

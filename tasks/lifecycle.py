@@ -3,20 +3,18 @@
 import os
 import sys
 import threading
-from collections.abc import Sequence
 from typing import Any
-from uuid import UUID
 
 import structlog
 from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 from celery.signals import celeryd_init, setup_logging, task_failure, worker_process_init, worker_process_shutdown
 
 from app.bootstrap import WorkerServices, build_queue_service, build_worker_services
-from app.embedding.service import Rate
 from app.errors import NexusError
 from app.observability.logs import configure_logging
 from app.queue.workers import WorkerIdentity, this_process
 from tasks.celery_app import settings
+from tasks.messages import claim_of
 from tasks.names import EMBED_BATCH
 
 _log = structlog.get_logger(__name__)
@@ -30,7 +28,8 @@ class ChildProcess:
         embedding = self.services.embedding
         self.identity: WorkerIdentity = this_process("worker", 1, embedding.model.model_id, embedding.precision)
         self._stopped = threading.Event()
-        self._rate = Rate()
+        embedding.breaker.when_changed = self._beat_if_possible
+        embedding.breaker.when_hopeless = lambda: os._exit(1)
 
     def start(self) -> None:
         """Announce the process now and keep announcing it."""
@@ -38,14 +37,18 @@ class ChildProcess:
         threading.Thread(target=self._beat_on, name="heartbeat", daemon=True).start()
 
     def _beat(self) -> None:
-        self.services.queue.beat(self.identity, self._rate.since_last(self.services.embedding.items_done))
+        embedding = self.services.embedding
+        self.services.queue.beat(self.identity, embedding.rate.items_per_second, embedding.breaker.problem)
+
+    def _beat_if_possible(self) -> None:
+        try:
+            self._beat()
+        except NexusError as error:
+            _log.warning("heartbeat_failed", error=error.message, action="check PostgreSQL; work goes on")
 
     def _beat_on(self) -> None:
         while not self._stopped.wait(settings.heartbeat_seconds):
-            try:
-                self._beat()
-            except NexusError as error:
-                _log.warning("heartbeat_failed", error=error.message, action="check PostgreSQL; work goes on")
+            self._beat_if_possible()
 
     def stop(self) -> None:
         """Stop announcing the process and take its row away."""
@@ -106,10 +109,7 @@ def _release_rows_of_dead_child(
     if getattr(sender, "name", None) != EMBED_BATCH or not isinstance(exception, WorkerLostError | TimeLimitExceeded) or not kwargs:
         return
     code = "worker_lost" if isinstance(exception, WorkerLostError) else "time_limit_exceeded"
-    target_ids: Sequence[UUID] = [UUID(target_id) for target_id in kwargs["target_ids"]]
     try:
-        build_queue_service(settings).release_crashed(
-            kwargs["target_kind"], target_ids, UUID(kwargs["token"]), f"{code}: {type(exception).__name__}"
-        )
+        build_queue_service(settings).release_crashed(claim_of(**kwargs), f"{code}: {type(exception).__name__}")
     except NexusError as error:
         _log.warning("rows_not_released", error=error.message, action="nothing to do: the rows come back when their lease ends")

@@ -110,7 +110,7 @@ def encoder() -> FakeEncoder:
 @pytest.fixture
 def services(database_settings: Settings, encoder: FakeEncoder) -> Iterator[Services]:
     """The services of an API process, on the fake encoder."""
-    built = build_services(database_settings, load=lambda: encoder)
+    built = build_services(database_settings, load=lambda _: encoder)
     yield built
     built.database.close()
 
@@ -118,7 +118,7 @@ def services(database_settings: Settings, encoder: FakeEncoder) -> Iterator[Serv
 @pytest.fixture
 def worker_services(database_settings: Settings, encoder: FakeEncoder, worker_database: Database) -> WorkerServices:
     """The services of a worker, on the fake encoder."""
-    return build_worker_services(database_settings, load=lambda: encoder, database=worker_database)
+    return build_worker_services(database_settings, load=lambda _: encoder, database=worker_database)
 
 
 @pytest.fixture

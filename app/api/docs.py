@@ -61,7 +61,7 @@ def _complete(operation: dict[str, Any], endpoint: str) -> None:
     if policy is not Access.OPEN:
         operation["security"] = [{"ApiKey": []}, {"Bearer": []}]
         refusals |= {"401": "No good key", "403": "The key may not do this", "503": "The database is not there now"}
-        if endpoint not in _NO_AGENT:
+        if endpoint not in _NO_AGENT and not endpoint.startswith("queue."):
             operation.setdefault("parameters", []).append(_AGENT_HEADER)
     if endpoint == "episodes.store_episode":
         operation["parameters"].append(_IDEMPOTENCY_HEADER)

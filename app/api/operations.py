@@ -55,8 +55,11 @@ def get_metrics() -> Response:
 
 def _read_database() -> DatabaseReadings:
     counts = services().stats.queue()
+    advice = services().queue_status.advice()
     return DatabaseReadings(
         queue_depth={"pending": counts.pending, "processing": counts.processing, "done": counts.done, "dead": counts.dead},
         oldest_pending_age_seconds=counts.oldest_pending_seconds,
         accounting_identity_drift=services().integrity.drift(),
+        workers_alive=advice.workers_at_work,
+        workers_advised=advice.workers_advised,
     )

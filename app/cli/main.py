@@ -15,6 +15,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("app.cli.demo:demo", "Start the stack, store and find a few hundred memories, stop."),
     "keys": ("app.cli.keys:keys", "API keys: issue, list, revoke."),
     "psql": ("app.cli.stack:psql", "Open psql on the running stack."),
+    "queue": ("app.cli.queue:queue", "The embedding queue: status, dead rows, replay, advice on workers."),
     "secrets": ("app.cli.secrets:secrets", "Secret files: write the missing ones."),
     "stack": ("app.cli.stack:stack", "The embedded stack: up, down, status."),
 }

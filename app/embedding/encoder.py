@@ -10,8 +10,9 @@ import structlog
 from numpy.typing import NDArray
 
 from app.embedding.chunking import Chunker, pool, untruncated
+from app.embedding.models import EmbeddingModel
 from app.embedding.precision import Measurement, Precision, choose_precision
-from app.embedding.weights import Weights, find_weights, go_offline
+from app.embedding.weights import Weights, find_weights, go_offline, other_model
 from app.errors import ConfigurationError, EncoderUnavailable, NexusError
 
 if TYPE_CHECKING:
@@ -81,13 +82,19 @@ class Encoder:
         Raises:
             EncodingFault: A text is longer than the model reads (it is never cut silently), or the model gave a vector of the wrong
                 size, without direction or with values that are not finite.
+            MemoryError: The batch needs more memory than there is, be it the accelerator's.
         """
         tokens = [encoding.ids for encoding in self.tokenizer.encode_batch(list(texts))]
         lengths = [len(ids) for ids in tokens]
         _refuse([i for i, length in enumerate(lengths) if length > self.max_tokens], "longer than the model reads")
         vectors = np.empty((len(texts), self.dimensions), dtype=np.float32)
         for rows in _batches(lengths):
-            found = self._forward([tokens[row] for row in rows])
+            try:
+                found = self._forward([tokens[row] for row in rows])
+            except RuntimeError as error:
+                if _is_out_of_memory(error):
+                    raise MemoryError from None
+                raise
             if found.shape != (len(rows), self.dimensions):
                 _refuse(rows, "wrong dimensions")
             vectors[rows] = found
@@ -139,9 +146,27 @@ class Encoder:
         return vectors
 
 
+def require_model(encoder: Encoder, model: EmbeddingModel) -> Encoder:
+    """Return the encoder, which must be the model that the database expects.
+
+    Raises:
+        ConfigurationError: It is another.
+    """
+    if (model.fingerprint, model.dimensions) != (encoder.fingerprint, encoder.dimensions):
+        raise ConfigurationError(other_model(model, encoder.name, encoder.fingerprint))
+    return encoder
+
+
 def _refuse(rows: Sequence[int], reason: str) -> None:
     if rows:
         raise EncodingFault(f"{len(rows)} texts could not be encoded: {reason}", rows=list(rows), reason=reason)
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """Return whether torch ran out of memory: of an accelerator, which has a class, or of the machine, which has only a text."""
+    import torch
+
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def _batches(lengths: Sequence[int]) -> list[list[int]]:

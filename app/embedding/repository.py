@@ -1,6 +1,6 @@
 """All SQL on vectors and models. The caller holds the claim; targets are locked before queue rows."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from uuid import UUID
 
 import numpy as np
@@ -8,10 +8,13 @@ import orjson
 from numpy.typing import NDArray
 from sqlalchemy import Connection, TextClause, text
 
-from app.embedding.models import ActiveModel, Embedded
+from app.embedding.models import ChunkVector, Embedded, EmbeddingModel, ModelsInUse
 from app.queue.models import TargetKind
 
-_ACTIVE = text("SELECT model_id, name, version, dimensions, fingerprint FROM memory_system.embedding_models WHERE is_active")
+_IN_USE = text(
+    "SELECT model_id, name, version, dimensions, fingerprint, source, is_active FROM memory_system.embedding_models"
+    " WHERE is_active OR is_target"
+)
 
 _TEXTS: dict[TargetKind, TextClause] = {
     "episodic": text(
@@ -22,6 +25,24 @@ _TEXTS: dict[TargetKind, TextClause] = {
         " WHERE memory_id = ANY (CAST(:ids AS uuid[]))"
     ),
 }
+
+# The vectors of one episode for each input asked for. One that was altered by hand is not spread.
+_KNOWN = text(
+    """
+    WITH wanted AS (
+        SELECT agent_id, decode(hash, 'hex') AS hash FROM unnest(CAST(:agents AS text[]), CAST(:hashes AS text[])) AS w (agent_id, hash)
+    ), source AS (
+        SELECT DISTINCT ON (w.agent_id, w.hash) w.agent_id, w.hash, c.episode_id
+        FROM wanted w JOIN nexus_memory.episode_chunks c
+            ON c.agent_id = w.agent_id AND c.model_id = :model_id AND c.input_sha256 = w.hash
+        ORDER BY w.agent_id, w.hash, c.episode_id
+    )
+    SELECT s.agent_id, s.hash, c.char_start, c.char_end, c.embedding::text AS vector,
+           c.vector_sha256 = sha256(public.vector_send(c.embedding)) AS is_intact
+    FROM source s JOIN nexus_memory.episode_chunks c ON c.episode_id = s.episode_id AND c.model_id = :model_id
+    ORDER BY s.agent_id, s.hash, c.chunk_no
+    """
+)
 
 # SKIP LOCKED: a client that holds the row is changing or deleting it, and its transaction must not wait for ours, nor ours for it.
 _LOCKS: dict[TargetKind, TextClause] = {
@@ -57,22 +78,48 @@ _SET_POOLED: dict[TargetKind, TextClause] = {
         SET embedding = v.vector::public.vector, embedding_version = :version, embedding_sha256 = decode(v.input_sha256, 'hex')
         FROM unnest(CAST(:ids AS uuid[]), CAST(:vectors AS text[]), CAST(:hashes AS text[])) AS v (id, vector, input_sha256)
         WHERE t.{key} = v.id
+          AND EXISTS (SELECT 1 FROM memory_system.embedding_models m WHERE m.model_id = :model_id AND m.is_active)
         """
     )
     for kind, table, key in _TARGETS
 }
 
 
-def active_model(connection: Connection) -> ActiveModel | None:
-    """Return the active model, or None when the database names none."""
-    row = connection.execute(_ACTIVE).one_or_none()
-    return ActiveModel(row.model_id, row.name, row.version, row.dimensions, row.fingerprint) if row is not None else None
+def models_in_use(connection: Connection) -> ModelsInUse | None:
+    """Return the active model and the target of a migration, or None when the database names no active model."""
+    rows = list(connection.execute(_IN_USE))
+    by_role = {
+        row.is_active: EmbeddingModel(row.model_id, row.name, row.version, row.dimensions, row.fingerprint, row.source, row.is_active)
+        for row in rows
+    }
+    return ModelsInUse(by_role[True], by_role.get(False)) if True in by_role else None
 
 
 def texts(connection: Connection, kind: TargetKind, ids: Sequence[UUID]) -> dict[UUID, tuple[str | None, str]]:
     """Return (actor, content) by id as stored now; deleted targets are absent."""
     rows = connection.execute(_TEXTS[kind], {"ids": list(map(str, ids))})
     return {row.id: (row.actor, row.content) for row in rows}
+
+
+def known_chunks(connection: Connection, model_id: int, keys: Collection[tuple[str, bytes]]) -> dict[tuple[str, bytes], list[ChunkVector]]:
+    """Return stored chunk vectors by (agent_id, input hash), in order of their place; inputs that have none are absent.
+
+    Args:
+        connection: In a transaction.
+        model_id: Whose vectors.
+        keys: Whose text, and the hash of the whole input.
+    """
+    rows = connection.execute(
+        _KNOWN, {"model_id": model_id, "agents": [agent for agent, _ in keys], "hashes": [digest.hex() for _, digest in keys]}
+    )
+    known: dict[tuple[str, bytes], list[ChunkVector]] = {}
+    altered = set()
+    for row in rows:
+        key = (row.agent_id, bytes(row.hash))
+        known.setdefault(key, []).append(ChunkVector(row.char_start, row.char_end, np.array(orjson.loads(row.vector), dtype=np.float32)))
+        if not row.is_intact:
+            altered.add(key)
+    return {key: chunks for key, chunks in known.items() if key not in altered}
 
 
 def lock_targets(connection: Connection, kind: TargetKind, ids: Sequence[UUID]) -> dict[UUID, bytes]:
@@ -85,7 +132,7 @@ def _literal(vector: NDArray[np.float32]) -> str:
     return orjson.dumps(vector, option=orjson.OPT_SERIALIZE_NUMPY).decode()
 
 
-def write_chunks(connection: Connection, model: ActiveModel, embedded: Sequence[Embedded]) -> None:
+def write_chunks(connection: Connection, model: EmbeddingModel, embedded: Sequence[Embedded]) -> None:
     """Replace the episodes' chunk vectors under the model."""
     connection.execute(_DROP_CHUNKS, {"ids": [str(item.target_id) for item in embedded], "model_id": model.model_id})
     rows = [(item, number, chunk) for item in embedded for number, chunk in enumerate(item.chunks)]
@@ -104,11 +151,12 @@ def write_chunks(connection: Connection, model: ActiveModel, embedded: Sequence[
     )
 
 
-def write_pooled(connection: Connection, kind: TargetKind, model: ActiveModel, embedded: Sequence[Embedded]) -> None:
-    """Write the pooled vector, its version and the hash of its input onto the targets' rows."""
+def write_pooled(connection: Connection, kind: TargetKind, model: EmbeddingModel, embedded: Sequence[Embedded]) -> None:
+    """Write the pooled vector, its version and the hash of its input onto the targets' rows, if the model is the active one."""
     connection.execute(
         _SET_POOLED[kind],
         {
+            "model_id": model.model_id,
             "version": model.version,
             "ids": [str(item.target_id) for item in embedded],
             "vectors": [_literal(item.pooled) for item in embedded],

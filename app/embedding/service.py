@@ -1,31 +1,41 @@
 """One batch from start to finish: charge and read, encode with no connection held, write vectors and finish in one transaction."""
 
-import hashlib
+import math
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import accumulate
 from uuid import UUID
 
-import numpy as np
 import structlog
-from numpy.typing import NDArray
+from sqlalchemy import Connection
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_exponential
 
 from app.cache.lists import ListCache
 from app.config import Settings
 from app.db import Database
 from app.embedding import repository
-from app.embedding.chunking import Chunk, Chunker, pool
-from app.embedding.encoder import Encoder, EncodingFault
-from app.embedding.models import ActiveModel, ChunkVector, Embedded
-from app.errors import ConfigurationError, DatabaseUnavailable
+from app.embedding.assembly import Assembler, InputKey, key_of
+from app.embedding.breaker import Breaker, reason_of
+from app.embedding.encoder import Encoder, require_model
+from app.embedding.models import ChunkVector, Embedded, EmbeddingModel, ModelsInUse
+from app.errors import ConfigurationError, DatabaseUnavailable, NexusError
 from app.queue import repository as queue_repository
-from app.queue.models import TargetKind, WorkItem
+from app.queue.models import Claim, WorkItem
 
 _log = structlog.get_logger(__name__)
+
+_REFUND_SECONDS = 1.0
+_MODEL_MISSING_SECONDS = 30.0
+"""How long rows wait that this worker has no model for; another worker may have it."""
+
+LoadEncoder = Callable[[EmbeddingModel], Encoder]
+"""Loads a model that the database names, and proves that it is that one."""
+
+
+class _ModelBroken(Exception):
+    """The model fails for every text, so no row is to blame."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,38 +52,47 @@ class EmbeddingService:
 
     Args:
         database: Logged in as nexus_worker.
-        encoder: The loaded model.
+        load: Loads encoders: of the active model now, of a migration's target when its first batch comes.
         cache: To void the lists of agents whose vectors are ready, and to ask for more work.
         settings: Attempts and times.
+
+    Attributes:
+        model: The active model at the start of this process.
+        precision: What its encoder computes in.
+        breaker: Whether the encoder works.
+        rate: Episodes a second while busy.
 
     Raises:
         ConfigurationError: The encoder is not the model that the database expects.
     """
 
-    def __init__(self, database: Database, encoder: Encoder, cache: ListCache, settings: Settings) -> None:
+    def __init__(self, database: Database, load: LoadEncoder, cache: ListCache, settings: Settings) -> None:
         self._database = database
-        self._encoder = encoder
+        self._load = load
         self._cache = cache
         self._settings = settings
-        self._chunker = Chunker(encoder.tokenizer, min(settings.chunk_tokens, encoder.max_tokens), settings.chunk_overlap_tokens)
-        self.model = self._expected_model()
-        self.precision = encoder.precision
-        self.items_done = 0
+        self._assemblers: dict[int, Assembler] = {}
+        self.model = self._models().active
+        self.precision = self._assembler(self.model).encoder.precision
+        self.breaker = Breaker(settings.breaker_base_seconds, settings.breaker_max_seconds)
+        self.rate = Rate()
 
-    def _expected_model(self) -> ActiveModel:
+    def _models(self) -> ModelsInUse:
         with self._database.transaction() as connection:
-            model = repository.active_model(connection)
-        if model is None:
+            models = repository.models_in_use(connection)
+        if models is None:
             raise ConfigurationError("the database names no active embedding model; run `python -m app db migrate`")
-        if (model.fingerprint, model.dimensions) != (self._encoder.fingerprint, self._encoder.dimensions):
-            raise ConfigurationError(
-                f"the database expects vectors of {model.name} ({model.dimensions} dimensions, weights {model.fingerprint[:12]}),"
-                f" and this process loaded {self._encoder.name} ({self._encoder.dimensions} dimensions, weights"
-                f" {self._encoder.fingerprint[:12]}): set EMBEDDING_MODEL to the model that the database expects"
-            )
-        return model
+        return models
 
-    def process(self, kind: TargetKind, target_ids: Sequence[UUID], token: UUID) -> BatchOutcome:
+    def _assembler(self, model: EmbeddingModel) -> Assembler:
+        """Return what makes the model's vectors, loaded at the first call."""
+        if model.model_id not in self._assemblers:
+            settings = self._settings
+            encoder = require_model(self._load(model), model)
+            self._assemblers[model.model_id] = Assembler(model, encoder, settings.chunk_tokens, settings.chunk_overlap_tokens)
+        return self._assemblers[model.model_id]
+
+    def process(self, claim: Claim) -> BatchOutcome:
         """Embed those rows of a batch that the token still holds.
 
         A row is never left behind: it is done, waits for its next attempt, is dead, or its lease will run out.
@@ -81,110 +100,151 @@ class EmbeddingService:
         Raises:
             DatabaseUnavailable: PostgreSQL was gone for longer than a lease; the rows come back by themselves.
         """
-        items = self._start(kind, target_ids, token)
+        if not self.breaker.wait_closed(0):
+            return self._decline(claim)
+        assembler = self._assembler_for(claim)
+        if assembler is None:
+            return BatchOutcome(lost=len(claim.target_ids))
+        began = time.monotonic()
+        items, known = self._start(claim)
+        started = claim.only(item.target_id for item in items)
         if not items:
-            return BatchOutcome(lost=len(target_ids))
-        ids = [item.target_id for item in items]
-        with self._renewing(kind, ids, token):
+            return BatchOutcome(lost=len(claim.target_ids))
+        with self._renewing(started):
             try:
-                embedded, faults = self._embed(items)
+                embedded, faults = self._embed(assembler, items, known)
             except MemoryError:
-                # A batch too large for this machine is not the rows' fault, unless it is a single row.
-                return self._give_back_alone(kind, ids, token)
-            done = self._finish(kind, embedded, token) if embedded else 0
+                # A batch too large for this machine is not the rows' fault.
+                return self._refund(started, "out_of_memory: MemoryError", "each row is tried alone; lower BATCH_CHARS if this recurs")
+            except _ModelBroken as broken:
+                return self._refund(started, str(broken), "the worker rests until its encoder works again")
+            done = self._finish(assembler.model, started, embedded) if embedded else 0
             for reason, faulty in faults.items():
-                self._fail(kind, faulty, token, reason)
+                self._fail(started.only(faulty), reason)
         failed = sum(map(len, faults.values()))
-        self.items_done += done
+        self.rate.add(done, time.monotonic() - began)
         self._cache.invalidate({item.agent_id for item in items}, ring=True)
-        return BatchOutcome(done=done, failed=failed, lost=len(target_ids) - done - failed)
+        return BatchOutcome(done=done, failed=failed, lost=len(claim.target_ids) - done - failed)
 
-    def _start(self, kind: TargetKind, target_ids: Sequence[UUID], token: UUID) -> list[WorkItem]:
+    def _decline(self, claim: Claim) -> BatchOutcome:
+        """Let other workers have the rows, and keep this one from taking the next message before its encoder may be well."""
+        with self._database.transaction() as connection:
+            queue_repository.give_back(connection, claim)
+        self.breaker.wait_closed(self._settings.heartbeat_seconds)
+        return BatchOutcome(lost=len(claim.target_ids))
+
+    def _assembler_for(self, claim: Claim) -> Assembler | None:
+        """Return what makes the vectors that the claim asks for, or None when this worker cannot: the rows are then given back."""
+        if claim.model_id in self._assemblers:
+            return self._assemblers[claim.model_id]
+        model = self._models().find(claim.model_id)
+        if model is None:
+            return None  # Rolled back: its rows are gone with it.
+        try:
+            return self._assembler(model)
+        except NexusError as error:
+            _log.error("model_not_loaded", model=model.name, code=error.code, error=error.message, action="install it on this machine")
+            with self._database.transaction() as connection:
+                queue_repository.refund(connection, claim, delay_seconds=_MODEL_MISSING_SECONDS, error=f"model_missing: {error.code}")
+            return None
+
+    def _start(self, claim: Claim) -> tuple[list[WorkItem], dict[InputKey, list[ChunkVector]]]:
+        """Charge the rows and return them with their texts, and the vectors that equal inputs of their agents have already."""
         with self._database.transaction() as connection:
             started = queue_repository.start(
-                connection,
-                kind,
-                target_ids,
-                token,
-                lease_seconds=self._settings.lease_seconds,
-                max_attempts=self._settings.max_attempts,
+                connection, claim, lease_seconds=self._settings.lease_seconds, max_attempts=self._settings.max_attempts
             )
-            texts = repository.texts(connection, kind, list(started))
-        return [
-            WorkItem(target_id, agent_id, model_id, *texts[target_id], attempt, traceparent)
-            for target_id, (agent_id, model_id, attempt, traceparent) in started.items()
-            if target_id in texts
-        ]
+            texts = repository.texts(connection, claim.target_kind, list(started))
+            items = [
+                WorkItem(target_id, agent_id, *texts[target_id], attempt, solo, traceparent)
+                for target_id, (agent_id, attempt, solo, traceparent) in started.items()
+                if target_id in texts
+            ]
+            keys = {key_of(item) for item in items} if claim.target_kind == "episodic" else set()
+            known = repository.known_chunks(connection, claim.model_id, keys) if keys else {}
+        return items, known
 
-    def _embed(self, items: Sequence[WorkItem]) -> tuple[list[Embedded], dict[str, list[UUID]]]:
-        """Return what could be embedded, and the ids of the rest by reason."""
+    def _embed(
+        self, assembler: Assembler, items: Sequence[WorkItem], known: dict[InputKey, list[ChunkVector]]
+    ) -> tuple[list[Embedded], dict[str, list[UUID]]]:
+        """Return what could be embedded, and the ids of the rest by reason.
+
+        Raises:
+            MemoryError: The batch is too large for this machine.
+            _ModelBroken: The encoder fails for every text.
+        """
+        encode = assembler.encoder.encode_documents
+        # A row under suspicion is judged between two probes: what breaks after a good one, it has broken.
+        is_judged = len(items) == 1 and items[0].solo
+        if is_judged and (reason := self.breaker.probe(encode)) is not None:
+            self.breaker.open(reason, encode)
+            raise _ModelBroken(reason)
         try:
-            return self._encode(items), {}
-        except MemoryError:
-            raise
-        except Exception as error:  # noqa: BLE001
-            # Whatever the model's libraries raise: the row, not the worker, is what fails.
-            if len(items) == 1:
-                return [], {_reason(error): [items[0].target_id]}
-            return self._embed_one_by_one(items)
+            return assembler.embed(items, known), {}
+        except Exception as error:
+            # Whatever the model's libraries raise.
+            if len(items) > 1:
+                if isinstance(error, MemoryError):
+                    raise
+                return self._embed_one_by_one(assembler, items, known)
+            reason = self.breaker.probe(encode)
+            if reason is not None:
+                self.breaker.open(reason, encode)
+                if not is_judged:
+                    raise _ModelBroken(reason) from error
+            return [], {reason_of(error): [items[0].target_id]}
 
-    def _encode(self, items: Sequence[WorkItem]) -> list[Embedded]:
-        chunks = [self._chunker.chunk(item.actor, item.content) for item in items]
-        vectors = self._encoder.encode_documents([chunk.text for of_item in chunks for chunk in of_item])
-        if vectors.shape != (sum(map(len, chunks)), self.model.dimensions):
-            raise EncodingFault("the encoder gave vectors of another shape", reason="wrong dimensions")
-        ends = list(accumulate(map(len, chunks)))
-        return [_assemble(item, of_item, vectors[end - len(of_item) : end]) for item, of_item, end in zip(items, chunks, ends, strict=True)]
-
-    def _embed_one_by_one(self, items: Sequence[WorkItem]) -> tuple[list[Embedded], dict[str, list[UUID]]]:
+    def _embed_one_by_one(
+        self, assembler: Assembler, items: Sequence[WorkItem], known: dict[InputKey, list[ChunkVector]]
+    ) -> tuple[list[Embedded], dict[str, list[UUID]]]:
         """Find the rows that spoil the batch, so that the others do not pay for them."""
         embedded: list[Embedded] = []
         faults: dict[str, list[UUID]] = {}
         for item in items:
-            done, failed = self._embed([item])
+            done, failed = self._embed(assembler, [item], known)
             embedded.extend(done)
             for reason, ids in failed.items():
                 faults.setdefault(reason, []).extend(ids)
         return embedded, faults
 
-    def _finish(self, kind: TargetKind, embedded: Sequence[Embedded], token: UUID) -> int:
+    def _finish(self, model: EmbeddingModel, claim: Claim, embedded: Sequence[Embedded]) -> int:
         """Write the vectors of the rows that are still ours, mark them done, and return how many."""
         retrying = Retrying(
             retry=retry_if_exception_type(DatabaseUnavailable),
             wait=wait_exponential(multiplier=0.2, max=2),
-            stop=stop_after_delay(self._settings.lease_seconds),
+            stop=stop_after_delay(self._settings.task_time_limit_seconds / 2),
             reraise=True,
         )
         # Safe to repeat: if the first commit took effect after all, the token is spent and the second changes nothing.
-        finished: int = retrying(self._finish_once, kind, embedded, token)
+        finished: int = retrying(self._finish_once, model, claim, embedded)
         return finished
 
-    def _finish_once(self, kind: TargetKind, embedded: Sequence[Embedded], token: UUID) -> int:
+    def _finish_once(self, model: EmbeddingModel, claim: Claim, embedded: Sequence[Embedded]) -> int:
         by_id = {item.target_id: item for item in embedded}
         with self._database.transaction() as connection:
-            free = repository.lock_targets(connection, kind, list(by_id))
-            owned = queue_repository.lock_owned(connection, kind, list(free), token)
+            free = repository.lock_targets(connection, claim.target_kind, list(by_id))
+            owned = queue_repository.lock_owned(connection, claim.only(free))
             ready = [by_id[target_id] for target_id in owned if free[target_id] == by_id[target_id].input_sha256]
             if ready:
-                if kind == "episodic":
-                    repository.write_chunks(connection, self.model, ready)
-                repository.write_pooled(connection, kind, self.model, ready)
-                queue_repository.mark_done(connection, kind, [item.target_id for item in ready], token)
-            left = list(by_id.keys() - {item.target_id for item in ready})
+                self._write(connection, model, claim, ready)
+            left = by_id.keys() - {item.target_id for item in ready}
             if left:
                 # Held by a client just now, or changed under us: back without a charge. Rows no longer ours do not match.
-                queue_repository.refund(connection, kind, left, token, delay_seconds=1.0)
+                queue_repository.refund(connection, claim.only(left), delay_seconds=_REFUND_SECONDS)
         return len(ready)
 
-    def _fail(self, kind: TargetKind, ids: Sequence[UUID], token: UUID, reason: str) -> None:
+    def _write(self, connection: Connection, model: EmbeddingModel, claim: Claim, ready: Sequence[Embedded]) -> None:
+        if claim.target_kind == "episodic":
+            repository.write_chunks(connection, model, ready)
+        repository.write_pooled(connection, claim.target_kind, model, ready)
+        queue_repository.mark_done(connection, claim.only(item.target_id for item in ready))
+
+    def _fail(self, claim: Claim, reason: str) -> None:
         with self._database.transaction() as connection:
             states = queue_repository.fail(
                 connection,
-                kind,
-                ids,
-                token,
+                claim,
                 error=reason,
-                solo=False,
                 max_attempts=self._settings.max_attempts,
                 retry_base_seconds=self._settings.retry_base_seconds,
                 retry_max_seconds=self._settings.retry_max_seconds,
@@ -192,22 +252,20 @@ class EmbeddingService:
         _log.warning(
             "embedding_failed",
             error=reason,
-            rows=[str(target_id) for target_id in ids][:20],
+            rows=_few(claim.target_ids),
             dead=sum(state == "dead" for state in states.values()),
-            action="retried by itself until it is dead; then GET /memory/episodic/{id} shows the error",
+            action="retried by itself until it is dead; then `python -m app queue dead` shows it by cause",
         )
 
-    def _give_back_alone(self, kind: TargetKind, ids: Sequence[UUID], token: UUID) -> BatchOutcome:
-        if len(ids) == 1:
-            self._fail(kind, ids, token, "out_of_memory: MemoryError")
-            return BatchOutcome(failed=1)
+    def _refund(self, claim: Claim, reason: str, action: str) -> BatchOutcome:
+        """Put rows back uncharged, to be tried alone."""
         with self._database.transaction() as connection:
-            queue_repository.refund(connection, kind, ids, token, delay_seconds=1.0, error="out_of_memory: MemoryError", solo=True)
-        _log.warning("batch_out_of_memory", rows=len(ids), action="each row is tried alone; lower BATCH_CHARS if this recurs")
-        return BatchOutcome(lost=len(ids))
+            queue_repository.refund(connection, claim, delay_seconds=_REFUND_SECONDS, error=reason, solo=True)
+        _log.warning("batch_refunded", error=reason, rows=len(claim.target_ids), action=action)
+        return BatchOutcome(lost=len(claim.target_ids))
 
     @contextmanager
-    def _renewing(self, kind: TargetKind, ids: Sequence[UUID], token: UUID) -> Iterator[None]:
+    def _renewing(self, claim: Claim) -> Iterator[None]:
         """Renew the leases while the block runs."""
         finished = threading.Event()
 
@@ -215,7 +273,7 @@ class EmbeddingService:
             while not finished.wait(self._settings.heartbeat_seconds):
                 try:
                     with self._database.transaction() as connection:
-                        queue_repository.renew(connection, kind, ids, token, self._settings.lease_seconds)
+                        queue_repository.renew(connection, claim, self._settings.lease_seconds)
                 except DatabaseUnavailable as error:
                     _log.warning("lease_not_renewed", error=error.message, action="check PostgreSQL; the work goes on until the lease ends")
 
@@ -228,35 +286,26 @@ class EmbeddingService:
             thread.join()
 
 
-def _reason(error: Exception) -> str:
-    """Return a code and a class, never a text that could hold content."""
-    if isinstance(error, EncodingFault):
-        return f"{error.code}: {error.details.get('reason', type(error).__name__)}"[:200]
-    return f"encoder_error: {type(error).__name__}"
-
-
-def _assemble(item: WorkItem, chunks: Sequence[Chunk], vectors: NDArray[np.float32]) -> Embedded:
-    parts = tuple(ChunkVector(chunk.char_start, chunk.char_end, vector) for chunk, vector in zip(chunks, vectors, strict=True))
-    pooled = pool(vectors, [part.char_end - part.char_start for part in parts])
-    return Embedded(item.target_id, item.agent_id, input_sha256(item.actor, item.content), parts, pooled)
-
-
-def input_sha256(actor: str | None, content: str) -> bytes:
-    """Return the hash of the whole encoder input, equal to nexus_memory.encoder_input_sha256 in the database."""
-    whole = content if actor is None else f"{actor}: {content}"
-    return hashlib.sha256(whole.encode()).digest()
+def _few(ids: Collection[UUID]) -> list[str]:
+    return [str(target_id) for target_id in ids][:20]
 
 
 class Rate:
-    """Items a second since the last question, for the heartbeat."""
+    """Episodes a second while busy, over about the last minute of work."""
+
+    _MEMORY_SECONDS = 60.0
 
     def __init__(self) -> None:
-        self._at = time.monotonic()
-        self._items = 0
+        self._items = 0.0
+        self._seconds = 0.0
 
-    def since_last(self, items: int) -> float:
-        """Return the rate, given the running total."""
-        now = time.monotonic()
-        rate = (items - self._items) / max(now - self._at, 1e-6)
-        self._at, self._items = now, items
-        return rate
+    def add(self, items: int, seconds: float) -> None:
+        """Count a batch: its rows and how long it took."""
+        kept = math.exp(-seconds / self._MEMORY_SECONDS)
+        self._items = self._items * kept + items
+        self._seconds = self._seconds * kept + seconds
+
+    @property
+    def items_per_second(self) -> float | None:
+        """The rate; None before the first batch."""
+        return self._items / self._seconds if self._seconds else None

@@ -6,6 +6,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from app.embedding.models import EmbeddingModel
 from app.errors import ConfigurationError
 
 DEFAULT_MODEL = "all-MiniLM-L6-v2"
@@ -59,6 +60,34 @@ def find_weights(model: str, expected_sha256: str | None = None) -> Weights:
     if expected is not None and fingerprint != expected:
         raise ConfigurationError(f"embedding model: {path} has sha256 {fingerprint} and not {expected}: reinstall it from requirements.txt")
     return Weights(model or DEFAULT_MODEL, folder, fingerprint)
+
+
+def find_source(chosen: str, model: EmbeddingModel) -> str:
+    """Return where this machine has a model that the database names: EMBEDDING_MODEL, or else the model's own source.
+
+    Args:
+        chosen: EMBEDDING_MODEL; '' leaves it to the database. It must be the active model; a migration's target may be elsewhere.
+        model: What the database names.
+
+    Raises:
+        ConfigurationError: It is another model, or is not on this machine.
+    """
+    weights = find_weights(chosen or model.source, None if chosen else model.fingerprint)
+    if weights.fingerprint == model.fingerprint:
+        return chosen or model.source
+    if not model.is_active:
+        find_weights(model.source, model.fingerprint)
+        return model.source
+    raise ConfigurationError(other_model(model, weights.name, weights.fingerprint))
+
+
+def other_model(expected: EmbeddingModel, name: str, fingerprint: str) -> str:
+    """Return why a process with the named model may not serve a database that expects another."""
+    return (
+        f"the database expects vectors of {expected.name} ({expected.dimensions} dimensions, weights {expected.fingerprint[:12]}),"
+        f" and this process has {name} (weights {fingerprint[:12]}): set EMBEDDING_MODEL to the model that the database expects,"
+        " or leave it empty; `python -m app embedding migrate` changes the model"
+    )
 
 
 def _shipped_folder() -> Path:

@@ -16,9 +16,20 @@ class Permission(StrEnum):
     READ_STATS = "read statistics"
     READ_INTEGRITY = "read the accounting identity"
     READ_HEALTH = "read health and metrics"
+    READ_QUEUE = "read the queue"
+    REPLAY_DEAD = "replay dead rows"
 
 
-_OPERATIONS = frozenset({Permission.VERIFY_RECEIPTS, Permission.READ_STATS, Permission.READ_INTEGRITY, Permission.READ_HEALTH})
+_OPERATIONS = frozenset(
+    {
+        Permission.VERIFY_RECEIPTS,
+        Permission.READ_STATS,
+        Permission.READ_INTEGRITY,
+        Permission.READ_HEALTH,
+        Permission.READ_QUEUE,
+        Permission.REPLAY_DEAD,
+    }
+)
 _READER = frozenset({Permission.READ_MEMORY, Permission.VERIFY_RECEIPTS, Permission.READ_STATS, Permission.READ_HEALTH})
 
 GRANTS: Mapping[KeyRole, frozenset[Permission]] = {

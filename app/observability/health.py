@@ -1,7 +1,8 @@
 """Whether memory works: each component looked at, and what follows for the whole."""
 
 import time
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -11,14 +12,16 @@ from redis.exceptions import RedisError
 
 from app.config import Settings
 from app.db import Database
-from app.errors import DatabaseUnavailable
+from app.errors import ConfigurationError, DatabaseUnavailable
 from app.integrity.service import IntegrityService
 from app.queue import repository as queue_repository
+from app.queue import status as queue_status
 from app.queue import workers
 from app.queue.workers import Alive
 
 Status = Literal["healthy", "degraded", "unhealthy"]
 
+_NAMED_PROBLEMS = 3
 _RANK: dict[Status, int] = {"healthy": 0, "degraded": 1, "unhealthy": 2}
 
 
@@ -114,15 +117,19 @@ class HealthService:
 
     def _broker(self) -> Component:
         consequence = "new episodes are stored and found by words, but get no vectors until the broker is back"
-        dsn = self._settings.broker_dsn
-        if dsn.startswith("redis"):
+        try:
+            dsn = self._settings.broker_dsn
+        except ConfigurationError as error:
+            return Component("degraded", f"{error.message}; {consequence}")
+        if not self._settings.broker_is_rabbitmq:
             self._broker_redis = self._broker_redis or Redis.from_url(dsn, socket_connect_timeout=1, socket_timeout=1)
             return self._ping(self._broker_redis, consequence)
-        connection: Any = BrokerConnection(dsn, connect_timeout=2)  # type: ignore[no-untyped-call]
+        # One attempt, and nothing that waits longer than a second: connecting, each answer of the handshake, closing.
+        limits = {"read_timeout": 1, "write_timeout": 1}
+        broker: Any = BrokerConnection(dsn, connect_timeout=1, transport_options=limits)  # type: ignore[no-untyped-call]
         try:
-            with connection:
-                connection.ensure_connection(max_retries=1, timeout=2)
-        except (OSError, *connection.connection_errors) as error:
+            broker.transport.close_connection(broker.transport.establish_connection())
+        except (OSError, *broker.connection_errors, *broker.channel_errors) as error:
             return Component("degraded", f"{type(error).__name__}: {consequence}")
         return Component("healthy", "reachable")
 
@@ -134,13 +141,14 @@ class HealthService:
         try:
             with self._database.transaction() as connection:
                 alive = workers.alive(connection, self._settings.worker_silence_seconds)
+                problems = queue_status.problems(connection, self._settings.worker_silence_seconds)
                 counts = queue_repository.counts(connection, None)
             drift = self._integrity.drift()
         except DatabaseUnavailable as error:
             return _unknown(error.message)
         return {
             "dispatcher": _presence(alive.get("dispatcher"), "dispatcher"),
-            "worker": _presence(alive.get("worker"), "worker"),
+            "worker": _workers(alive.get("worker"), problems),
             "queue": self._queue(counts),
             "accounting_identity": Component("healthy", "drift 0")
             if drift == 0
@@ -160,6 +168,17 @@ def _presence(alive: Alive | None, kind: str) -> Component:
     if alive is None or alive.processes == 0:
         return Component("degraded", f"no {kind} was heard from lately; new episodes get no vectors")
     return Component("healthy", f"{alive.processes} alive")
+
+
+def _workers(alive: Alive | None, problems: Sequence[str]) -> Component:
+    if alive is None or alive.processes == 0 or not problems:
+        return _presence(alive, "worker")
+    named = "; ".join(problem for problem, _ in Counter(problems).most_common(_NAMED_PROBLEMS))
+    # Each is asked for in a statement of its own, so a worker may have left in between.
+    total = max(alive.processes, len(problems))
+    if len(problems) == total:
+        return Component("degraded", f"all of {total} alive are paused, and new episodes get no vectors: {named}")
+    return Component("degraded", f"{len(problems)} of {total} alive paused: {named}")
 
 
 def _unknown(reason: str) -> dict[str, Component]:

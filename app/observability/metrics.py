@@ -28,11 +28,15 @@ class DatabaseReadings:
         queue_depth: Rows of the embeddings queue by state.
         oldest_pending_age_seconds: Age of the oldest pending row; 0.0 when none is pending.
         accounting_identity_drift: Accepted episodes that no class accounts for; 0 when all is well.
+        workers_alive: Workers heard from lately that have no problem.
+        workers_advised: How many would drain the backlog in AUTOSCALE_DRAIN_MINUTES.
     """
 
     queue_depth: Mapping[str, int]
     oldest_pending_age_seconds: float
     accounting_identity_drift: int
+    workers_alive: int
+    workers_advised: int
 
 
 def observe_request(method: str, url_rule: str | None, status: int, seconds: float) -> None:
@@ -63,7 +67,11 @@ class _DatabaseCollector(Collector):
         age.add_metric([], readings.oldest_pending_age_seconds)
         drift = GaugeMetricFamily("accounting_identity_drift", "Accepted episodes that nothing accounts for; must be 0.")
         drift.add_metric([], readings.accounting_identity_drift)
-        return [up, depth, age, drift]
+        alive = GaugeMetricFamily("embeddings_workers_alive", "Workers heard from lately that have no problem.")
+        alive.add_metric([], readings.workers_alive)
+        advised = GaugeMetricFamily("embeddings_workers_advised", "Workers that would drain the backlog in AUTOSCALE_DRAIN_MINUTES.")
+        advised.add_metric([], readings.workers_advised)
+        return [up, depth, age, drift, alive, advised]
 
 
 def render_database(read: Callable[[], DatabaseReadings]) -> bytes:

@@ -18,9 +18,11 @@ _log = structlog.get_logger(__name__)
 # looks after each, a sixth of what two cores do. The first ring after quiet is answered at once, so an idle stack stays fast.
 _REST_STEP_SECONDS = 0.002
 _LONGEST_REST_SECONDS = 0.05
+_LONGEST_PAUSE_SECONDS = 5.0
+"""While PostgreSQL or the broker is away, the longest time between two attempts."""
 
 Publish = Callable[[Sequence[Batch]], None]
-"""Sends batches to the broker. It may raise: the leases of what was not sent run out, and the rows come back uncharged."""
+"""Sends batches to the broker. It may raise: some of them may be on their way then, and the rows of all are given back uncharged."""
 
 Doorbell = Callable[[float], None]
 """Returns when the doorbell rings or after the given seconds."""
@@ -45,6 +47,7 @@ class Dispatcher:
         self._next_reap = 0.0
         self._next_beat = 0.0
         self._vain_rings = 0
+        self._publish_pause = settings.poll_seconds
 
     def run(self, stop: threading.Event) -> None:
         """Dispatch until `stop` is set. An unreachable database is waited for, not died of."""
@@ -56,7 +59,9 @@ class Dispatcher:
                 pause = self._settings.poll_seconds
             except DatabaseUnavailable as error:
                 _log.warning("database_unavailable", error=error.message, retry_in_seconds=pause, action="check PostgreSQL")
-                pause = min(5.0, pause * 2)
+                pause = min(_LONGEST_PAUSE_SECONDS, pause * 2)
+                # Workers could not renew their leases either: they get the time to, before one is taken for dead.
+                self._next_reap = time.monotonic() + self._settings.heartbeat_seconds
                 stop.wait(pause)
                 continue
             if found_work:
@@ -76,14 +81,21 @@ class Dispatcher:
         try:
             self._publish(batches)
         except Exception as error:  # noqa: BLE001
-            # Whatever the broker's client raises, some messages may have gone out and some not; the lease settles it.
+            # Whatever the broker's client raises, some messages may have gone out and some not. Given back, the rows of either
+            # have spent their token, so a message that arrives after all matches nothing.
+            returned = self._queue.give_back(batch.claim for batch in batches)
             _log.warning(
                 "publish_failed",
                 error=type(error).__name__,
                 batches=len(batches),
-                action="rows return when their lease ends; check that the broker is up",
+                rows_given_back=returned,
+                retry_in_seconds=round(self._publish_pause, 2),
+                action="check that the broker is up; nothing is lost",
             )
-            self._wait(self._settings.poll_seconds)
+            self._wait(self._publish_pause)
+            self._publish_pause = min(_LONGEST_PAUSE_SECONDS, self._publish_pause * 2)
+        else:
+            self._publish_pause = self._settings.poll_seconds
         return True
 
     def _sleep(self, stop: threading.Event) -> None:

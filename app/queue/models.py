@@ -1,6 +1,8 @@
-"""A piece of work at its stations: claimed, packed into a message, started."""
+"""A piece of work at its stations: picked from the queue, claimed, sent as a message, started."""
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Literal
 from uuid import UUID
 
@@ -13,31 +15,48 @@ class ClaimedRow:
 
     target_kind: TargetKind
     target_id: UUID
+    model_id: int
     input_chars: int
     priority: int
     solo: bool
+    due_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Rows of one kind and one model, and the token that proves who may finish them. Ids, never text."""
+
+    target_kind: TargetKind
+    model_id: int
+    target_ids: tuple[UUID, ...]
+    token: UUID
+
+    def only(self, target_ids: Iterable[UUID]) -> "Claim":
+        """Return the same claim on some of its rows."""
+        return replace(self, target_ids=tuple(target_ids))
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """What one message carries: ids and the token that proves the claim, never text."""
+    """One message: a claim, and the Celery queue that carries it."""
 
     queue: str
-    target_kind: TargetKind
-    target_ids: tuple[UUID, ...]
-    token: UUID
+    claim: Claim
 
 
 @dataclass(frozen=True, slots=True)
 class WorkItem:
-    """A started row with its text. `actor` is who said it; for a semantic memory, the concept."""
+    """A started row with its text.
+
+    `actor` is who said it; for a semantic memory, the concept. `solo` says that the row is under suspicion and travels alone.
+    """
 
     target_id: UUID
     agent_id: str
-    model_id: int
     actor: str | None
     content: str
     attempt: int
+    solo: bool
     traceparent: str | None
 
 

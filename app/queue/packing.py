@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from itertools import groupby
 from uuid import UUID
 
-from app.queue.models import Batch, ClaimedRow
+from app.queue.models import Batch, Claim, ClaimedRow
 
 QUEUE_HIGH = "embed.hi"
 QUEUE_BULK = "embed.bulk"
@@ -23,7 +23,7 @@ def queue_of(row: ClaimedRow) -> str:
 
 
 def pack(rows: Iterable[ClaimedRow], token: UUID, max_rows: int, max_chars: int) -> list[Batch]:
-    """Return the rows as batches, each of one queue and one kind, urgent queues first.
+    """Return the rows as batches, each of one queue, one kind and one model, urgent queues first.
 
     Args:
         rows: In any order.
@@ -32,8 +32,8 @@ def pack(rows: Iterable[ClaimedRow], token: UUID, max_rows: int, max_chars: int)
         max_chars: Most characters of a batch, but a longer row still goes, alone.
     """
 
-    def group(row: ClaimedRow) -> tuple[int, str]:
-        return EMBED_QUEUES.index(queue_of(row)), row.target_kind
+    def group(row: ClaimedRow) -> tuple[int, str, int]:
+        return EMBED_QUEUES.index(queue_of(row)), row.target_kind, row.model_id
 
     batches = []
     for _, members in groupby(sorted(rows, key=lambda row: (*group(row), row.input_chars, row.target_id)), key=group):
@@ -57,4 +57,5 @@ def _pack_group(rows: Sequence[ClaimedRow], token: UUID, max_rows: int, max_char
 
 
 def _batch(rows: Sequence[ClaimedRow], token: UUID) -> Batch:
-    return Batch(queue_of(rows[0]), rows[0].target_kind, tuple(row.target_id for row in rows), token)
+    first = rows[0]
+    return Batch(queue_of(first), Claim(first.target_kind, first.model_id, tuple(row.target_id for row in rows), token))

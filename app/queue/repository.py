@@ -1,108 +1,126 @@
 """All SQL on the queue. Every transition proves its claim by the token; times are PostgreSQL's; lock order is episode, then queue row."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from datetime import datetime
 from uuid import UUID
 
 from sqlalchemy import Connection, text
 
-from app.queue.models import ClaimedRow, QueueCounts, TargetKind
+from app.queue.lanes import LANES, Position
+from app.queue.models import Claim, ClaimedRow, QueueCounts
 
-# One dispatcher at a time counts and claims, so that several do not each spend the same room. Reads ix_embeddings_queue_ready up
-# to the limit and ix_embeddings_queue_processing, which is as long as the window: flat at any depth.
+# One dispatcher at a time counts and claims, so that several do not each spend the same room.
 _TRY_WINDOW = text("SELECT pg_try_advisory_xact_lock(hashtext('nexus queue window'))")
-_CLAIM = text(
-    """
-    WITH room AS (
-        SELECT least(:most, :rows_per_slot * coalesce(sum(w.slots), 0)
-                     - (SELECT count(*) FROM memory_system.embeddings_queue WHERE state = 'processing')) AS rows
-        FROM memory_system.workers w
-        WHERE w.kind = 'worker' AND w.heartbeat_at > now() - make_interval(secs => :silence_seconds)
-    ), picked AS MATERIALIZED (
+
+_OLDEST_CLAIM = text("SELECT coalesce(min(claimed_at), clock_timestamp()) FROM memory_system.embeddings_queue WHERE state = 'processing'")
+
+
+def _pick(lane: int, reserve: float) -> str:
+    """Return the CTE that takes a lane's rows: what the lanes before it left of the window, and never less than its reserve."""
+    taken = "".join(f" - (SELECT count(*) FROM lane_{before})" for before in range(lane))
+    return f"""
+    lane_{lane} AS MATERIALIZED (
         SELECT target_kind, target_id, model_id FROM memory_system.embeddings_queue
-        WHERE state = 'pending' AND due_at <= now()
-        ORDER BY priority, due_at, target_id
-        LIMIT greatest(0, (SELECT rows FROM room))
+        WHERE state = 'pending' AND priority = {lane} AND due_at <= now()
+          AND (due_at, target_id) > (CAST(:due_{lane} AS timestamptz), CAST(:id_{lane} AS uuid))
+        ORDER BY due_at, target_id
+        LIMIT (SELECT least(:most, greatest(0, w.rows - h.rows{taken}, ceil(w.rows * {reserve}) - h.lane_{lane}))::bigint
+               FROM room w CROSS JOIN held h)
         FOR UPDATE SKIP LOCKED
-    )
+    )"""
+
+
+# Reads ix_embeddings_queue_ready from each lane's position to the limit, and ix_embeddings_queue_processing from the oldest claim
+# on, which is as long as the window: flat at any depth, and under a held snapshot. clock_timestamp(), because claims take turns
+# and now() is from before the turn: claimed_at must grow from claim to claim.
+_CLAIM = text(
+    f"""
+    WITH room AS (
+        SELECT :rows_per_slot * coalesce(sum(w.slots), 0) AS rows FROM memory_system.workers w
+        WHERE w.kind = 'worker' AND w.heartbeat_at > now() - make_interval(secs => :silence_seconds)
+    ), held AS (
+        SELECT count(*) AS rows, {", ".join(f"count(*) FILTER (WHERE priority = {lane.number}) AS lane_{lane.number}" for lane in LANES)}
+        FROM memory_system.embeddings_queue WHERE state = 'processing' AND claimed_at >= CAST(:oldest_claim AS timestamptz)
+    ),{",".join(_pick(lane.number, lane.reserve) for lane in LANES)}
     UPDATE memory_system.embeddings_queue q
-    SET state = 'processing', claim_token = :token, started_at = NULL, lease_until = now() + make_interval(secs => :lease_seconds)
-    FROM picked p
+    SET state = 'processing', claim_token = :token, claimed_at = clock_timestamp(), started_at = NULL,
+        lease_until = now() + make_interval(secs => :lease_seconds)
+    FROM ({" UNION ALL ".join(f"SELECT * FROM lane_{lane.number}" for lane in LANES)}) p
     WHERE q.target_kind = p.target_kind AND q.target_id = p.target_id AND q.model_id = p.model_id
-    RETURNING q.target_kind, q.target_id, q.input_chars, q.priority, q.solo
+    RETURNING q.target_kind, q.target_id, q.model_id, q.input_chars, q.priority, q.solo, q.due_at
     """
 )
 
-# The attempt is charged here, so that a crash counts and a lost message does not. A second delivery matches no row.
-_START = text(
-    """
-    WITH picked AS MATERIALIZED (
-        SELECT target_kind, target_id, model_id FROM memory_system.embeddings_queue
-        WHERE target_kind = :target_kind AND target_id = ANY (CAST(:target_ids AS uuid[])) AND claim_token = :token
-          AND state = 'processing' AND started_at IS NULL AND retry_count < :max_attempts
-        ORDER BY target_id FOR UPDATE SKIP LOCKED
-    )
-    UPDATE memory_system.embeddings_queue q
-    SET started_at = now(), lease_until = now() + make_interval(secs => :lease_seconds), retry_count = q.retry_count + 1
-    FROM picked p
-    WHERE q.target_kind = p.target_kind AND q.target_id = p.target_id AND q.model_id = p.model_id
-    RETURNING q.target_id, q.agent_id, q.model_id, q.retry_count, q.traceparent
-    """
-)
+_OF_CLAIM = """
+    target_kind = :target_kind AND target_id = ANY (CAST(:target_ids AS uuid[])) AND model_id = :model_id AND claim_token = :token
+        AND state = 'processing'"""
+
 
 # SKIP LOCKED, in id order: a client that holds a row of the queue is replacing that work, and a worker that waited for it while it
 # held others would deadlock with a transaction that edits several episodes. What is skipped belongs to the client, or to the lease.
-_HELD = """
+def _held(condition: str = "true") -> str:
+    return f"""
     WITH held AS MATERIALIZED (
         SELECT target_kind, target_id, model_id FROM memory_system.embeddings_queue
-        WHERE target_kind = :target_kind AND target_id = ANY (CAST(:target_ids AS uuid[])) AND claim_token = :token
-          AND state = 'processing'
+        WHERE {_OF_CLAIM} AND {condition}
         ORDER BY target_id FOR UPDATE SKIP LOCKED
     )
     UPDATE memory_system.embeddings_queue q
 """
-_OF_HELD = "FROM held h WHERE q.target_kind = h.target_kind AND q.target_id = h.target_id AND q.model_id = h.model_id"
 
-_RENEW = text(f"{_HELD} SET lease_until = now() + make_interval(secs => :lease_seconds) {_OF_HELD}")
 
-_OWNED = text(
-    """
-    SELECT target_id FROM memory_system.embeddings_queue
-    WHERE target_kind = :target_kind AND target_id = ANY (CAST(:target_ids AS uuid[])) AND claim_token = :token AND state = 'processing'
-    ORDER BY target_id FOR UPDATE
+_JOIN_HELD = "FROM held h WHERE q.target_kind = h.target_kind AND q.target_id = h.target_id AND q.model_id = h.model_id"
+
+# The attempt is charged here, so that a crash counts and a lost message does not. A second delivery matches no row.
+_START = text(
+    f"""
+    {_held("started_at IS NULL AND retry_count < :max_attempts")}
+    SET started_at = now(), lease_until = now() + make_interval(secs => :lease_seconds), retry_count = q.retry_count + 1
+    {_JOIN_HELD}
+    RETURNING q.target_id, q.agent_id, q.retry_count, q.solo, q.traceparent
     """
 )
 
+_RENEW = text(f"{_held()} SET lease_until = now() + make_interval(secs => :lease_seconds) {_JOIN_HELD}")
+
+_OWNED = text(f"SELECT target_id FROM memory_system.embeddings_queue WHERE {_OF_CLAIM} ORDER BY target_id FOR UPDATE")
+
 _DONE = text(
-    """
+    f"""
     UPDATE memory_system.embeddings_queue
     SET state = 'done', claim_token = NULL, started_at = NULL, lease_until = NULL, last_error = NULL, solo = false, processed_at = now()
-    WHERE target_kind = :target_kind AND target_id = ANY (CAST(:target_ids AS uuid[])) AND claim_token = :token AND state = 'processing'
+    WHERE {_OF_CLAIM}
     """
 )
 
 # A charge that is kept means a wait that grows: base * 4^(attempt - 1), at most the maximum, spread by a quarter either way.
 _FAIL = text(
     f"""
-    {_HELD}
+    {_held()}
     SET state = CASE WHEN q.retry_count >= :max_attempts THEN 'dead' ELSE 'pending' END,
         due_at = now() + (0.75 + random() / 2)
             * make_interval(secs => least(:retry_max_seconds, :retry_base_seconds * 4.0 ^ (q.retry_count - 1))),
-        claim_token = NULL, started_at = NULL, lease_until = NULL, solo = q.solo OR :solo, last_error = :error,
+        claim_token = NULL, started_at = NULL, lease_until = NULL, last_error = :error,
         processed_at = CASE WHEN q.retry_count >= :max_attempts THEN now() END
-    {_OF_HELD}
+    {_JOIN_HELD}
     RETURNING q.target_id, q.state
     """
 )
 
 _REFUND = text(
     f"""
-    {_HELD}
+    {_held()}
     SET state = 'pending', due_at = now() + make_interval(secs => :delay_seconds), claim_token = NULL, lease_until = NULL,
         retry_count = greatest(0, q.retry_count - CASE WHEN q.started_at IS NULL THEN 0 ELSE 1 END), started_at = NULL,
         solo = q.solo OR :solo, last_error = coalesce(:error, q.last_error)
-    {_OF_HELD}
+    {_JOIN_HELD}
     RETURNING q.target_id
     """
+)
+
+# due_at stays, so that the rows keep their place.
+_GIVE_BACK = text(
+    f"{_held('started_at IS NULL')} SET state = 'pending', claim_token = NULL, lease_until = NULL {_JOIN_HELD} RETURNING q.target_id"
 )
 
 # A crash takes down a whole batch and one row at most is to blame, so each started row goes on alone, at once and charged.
@@ -113,12 +131,15 @@ _CRASHED = """
         processed_at = CASE WHEN q.started_at IS NOT NULL AND q.retry_count >= :max_attempts THEN now() END,
         claim_token = NULL, started_at = NULL, lease_until = NULL
 """
-_CRASH = text(f"{_HELD} {_CRASHED} {_OF_HELD} RETURNING q.target_id, q.state")
+_CRASH = text(f"{_held()} {_CRASHED} {_JOIN_HELD} RETURNING q.target_id, q.state")
+
+# While PostgreSQL was down nobody could renew a lease: its workers get the time to, before the first is taken for dead.
 _REAP = text(
     f"""
     WITH expired AS MATERIALIZED (
         SELECT target_kind, target_id, model_id FROM memory_system.embeddings_queue
         WHERE state = 'processing' AND lease_until < now()
+          AND pg_postmaster_start_time() < now() - make_interval(secs => :grace_seconds)
         ORDER BY target_id LIMIT 1000 FOR UPDATE SKIP LOCKED
     )
     UPDATE memory_system.embeddings_queue q {_CRASHED}
@@ -130,77 +151,106 @@ _REAP = text(
 
 _COUNTS = text("SELECT * FROM memory_system.queue_counts(:agent_id)")
 
+_BEFORE_ALL = {"due": "-infinity", "id": str(UUID(int=0))}
+
+
+def enter_window(connection: Connection) -> bool:
+    """Return whether this transaction may claim; False while another dispatcher does."""
+    return bool(connection.execute(_TRY_WINDOW).scalar_one())
+
+
+def oldest_claim(connection: Connection) -> datetime:
+    """Return a moment before which no row in flight was claimed. Call it inside the window."""
+    moment: datetime = connection.execute(_OLDEST_CLAIM).scalar_one()
+    return moment
+
 
 def claim(
-    connection: Connection, token: UUID, *, most: int, rows_per_slot: int, lease_seconds: float, silence_seconds: float
+    connection: Connection,
+    token: UUID,
+    *,
+    after: Mapping[int, Position],
+    oldest_claim: datetime | None,
+    most: int,
+    rows_per_slot: int,
+    lease_seconds: float,
+    silence_seconds: float,
 ) -> list[ClaimedRow]:
-    """Take due rows, most urgent and oldest first, as many as there is room for in the window.
+    """Take due rows, most urgent and oldest first, as many as there is room for in the window. Call it inside the window.
 
-    Empty when nothing is due, when the workers have enough, or when another dispatcher is claiming.
+    Args:
+        connection: In the transaction that entered the window.
+        token: Proves the claim.
+        after: By lane, the row after which to look; a lane that is absent is looked through from its start.
+        oldest_claim: No row in flight was claimed before; None counts all of them.
+        most: Most rows of one lane.
+        rows_per_slot: Rows in flight for each slot of a live worker.
+        lease_seconds: How long the claim holds without a heartbeat.
+        silence_seconds: Silence after which a worker counts as gone.
+
+    Returns:
+        The rows in no order; empty when nothing is due or the workers have enough.
     """
-    if not connection.execute(_TRY_WINDOW).scalar_one():
-        return []
+    positions: dict[str, object] = {}
+    for lane in LANES:
+        due_at, target_id = after.get(lane.number, (_BEFORE_ALL["due"], _BEFORE_ALL["id"]))
+        positions |= {f"due_{lane.number}": due_at, f"id_{lane.number}": str(target_id)}
     rows = connection.execute(
         _CLAIM,
         {
+            **positions,
             "token": token,
+            "oldest_claim": oldest_claim or "-infinity",
             "most": most,
             "rows_per_slot": rows_per_slot,
             "lease_seconds": lease_seconds,
             "silence_seconds": silence_seconds,
         },
     )
-    return [ClaimedRow(row.target_kind, row.target_id, row.input_chars, row.priority, row.solo) for row in rows]
+    return [ClaimedRow(r.target_kind, r.target_id, r.model_id, r.input_chars, r.priority, r.solo, r.due_at) for r in rows]
 
 
-def _proof(target_kind: TargetKind, target_ids: Sequence[UUID], token: UUID) -> dict[str, object]:
-    return {"target_kind": target_kind, "target_ids": list(map(str, target_ids)), "token": token}
+def _proof(claim: Claim) -> dict[str, object]:
+    return {
+        "target_kind": claim.target_kind,
+        "model_id": claim.model_id,
+        "target_ids": list(map(str, claim.target_ids)),
+        "token": claim.token,
+    }
 
 
 def start(
-    connection: Connection, target_kind: TargetKind, target_ids: Sequence[UUID], token: UUID, *, lease_seconds: float, max_attempts: int
-) -> dict[UUID, tuple[str, int, int, str | None]]:
-    """Charge one attempt to each row still claimed by the token and return (agent_id, model_id, attempt, traceparent) by id."""
-    rows = connection.execute(
-        _START, {**_proof(target_kind, target_ids, token), "lease_seconds": lease_seconds, "max_attempts": max_attempts}
-    )
-    return {row.target_id: (row.agent_id, row.model_id, row.retry_count, row.traceparent) for row in rows}
+    connection: Connection, claim: Claim, *, lease_seconds: float, max_attempts: int
+) -> dict[UUID, tuple[str, int, bool, str | None]]:
+    """Charge one attempt to each row still claimed and not yet started, and return (agent_id, attempt, solo, traceparent) by id."""
+    rows = connection.execute(_START, {**_proof(claim), "lease_seconds": lease_seconds, "max_attempts": max_attempts})
+    return {row.target_id: (row.agent_id, row.retry_count, row.solo, row.traceparent) for row in rows}
 
 
-def renew(connection: Connection, target_kind: TargetKind, target_ids: Sequence[UUID], token: UUID, lease_seconds: float) -> int:
+def renew(connection: Connection, claim: Claim, lease_seconds: float) -> int:
     """Extend the leases and return of how many rows; one that a client is changing is left out."""
-    return connection.execute(_RENEW, {**_proof(target_kind, target_ids, token), "lease_seconds": lease_seconds}).rowcount
+    return connection.execute(_RENEW, {**_proof(claim), "lease_seconds": lease_seconds}).rowcount
 
 
-def lock_owned(connection: Connection, target_kind: TargetKind, target_ids: Sequence[UUID], token: UUID) -> set[UUID]:
+def lock_owned(connection: Connection, claim: Claim) -> set[UUID]:
     """Lock the rows that the token still holds and return their ids. The caller holds the targets' row locks already."""
-    return {row[0] for row in connection.execute(_OWNED, _proof(target_kind, target_ids, token))}
+    return {row[0] for row in connection.execute(_OWNED, _proof(claim))}
 
 
-def mark_done(connection: Connection, target_kind: TargetKind, target_ids: Sequence[UUID], token: UUID) -> None:
+def mark_done(connection: Connection, claim: Claim) -> None:
     """Finish rows; their vectors are written in the same transaction. retry_count stays, as a record of what it took."""
-    connection.execute(_DONE, _proof(target_kind, target_ids, token))
+    connection.execute(_DONE, _proof(claim))
 
 
 def fail(
-    connection: Connection,
-    target_kind: TargetKind,
-    target_ids: Sequence[UUID],
-    token: UUID,
-    *,
-    error: str,
-    solo: bool,
-    max_attempts: int,
-    retry_base_seconds: float,
-    retry_max_seconds: float,
+    connection: Connection, claim: Claim, *, error: str, max_attempts: int, retry_base_seconds: float, retry_max_seconds: float
 ) -> dict[UUID, str]:
     """Keep the charge: each row waits longer than before, or is dead. Returns the new state by id, without rows locked elsewhere."""
     rows = connection.execute(
         _FAIL,
         {
-            **_proof(target_kind, target_ids, token),
+            **_proof(claim),
             "error": error,
-            "solo": solo,
             "max_attempts": max_attempts,
             "retry_base_seconds": retry_base_seconds,
             "retry_max_seconds": retry_max_seconds,
@@ -209,33 +259,33 @@ def fail(
     return {row.target_id: row.state for row in rows}
 
 
-def refund(
-    connection: Connection,
-    target_kind: TargetKind,
-    target_ids: Sequence[UUID],
-    token: UUID,
-    *,
-    delay_seconds: float,
-    error: str | None = None,
-    solo: bool = False,
-) -> int:
+def refund(connection: Connection, claim: Claim, *, delay_seconds: float, error: str | None = None, solo: bool = False) -> int:
     """Put rows back without the charge, due after the delay, and return how many."""
-    parameters = {**_proof(target_kind, target_ids, token), "delay_seconds": delay_seconds, "error": error, "solo": solo}
+    parameters = {**_proof(claim), "delay_seconds": delay_seconds, "error": error, "solo": solo}
     return len(connection.execute(_REFUND, parameters).all())
 
 
-def crash(
-    connection: Connection, target_kind: TargetKind, target_ids: Sequence[UUID], token: UUID, *, error: str, max_attempts: int
-) -> dict[UUID, str]:
+def give_back(connection: Connection, claim: Claim) -> int:
+    """Put back, at once and in their old place, the rows that nobody has started, and return how many."""
+    return len(connection.execute(_GIVE_BACK, _proof(claim)).all())
+
+
+def crash(connection: Connection, claim: Claim, *, error: str, max_attempts: int) -> dict[UUID, str]:
     """Take rows back from a worker that died: started ones charged and alone from now on. Returns the new state by id."""
-    rows = connection.execute(_CRASH, {**_proof(target_kind, target_ids, token), "error": error, "max_attempts": max_attempts})
+    rows = connection.execute(_CRASH, {**_proof(claim), "error": error, "max_attempts": max_attempts})
     return {row.target_id: row.state for row in rows}
 
 
-def reap(connection: Connection, *, max_attempts: int) -> dict[UUID, str]:
-    """Take back up to 1,000 rows whose lease ran out and return their new states by id; rows locked elsewhere wait for the next time."""
-    rows = connection.execute(_REAP, {"max_attempts": max_attempts, "error": "lease_expired: the worker fell silent"})
-    return {row.target_id: row.state for row in rows}
+def reap(connection: Connection, *, max_attempts: int, grace_seconds: float) -> dict[UUID, str]:
+    """Take back up to 1,000 rows whose lease ran out and return their new states by id; rows locked elsewhere wait for the next time.
+
+    Args:
+        connection: In a transaction.
+        max_attempts: Attempts after which a started row is dead.
+        grace_seconds: No lease counts as run out for so long after PostgreSQL's start.
+    """
+    parameters = {"max_attempts": max_attempts, "grace_seconds": grace_seconds, "error": "lease_expired: the worker fell silent"}
+    return {row.target_id: row.state for row in connection.execute(_REAP, parameters)}
 
 
 def counts(connection: Connection, agent_id: str | None) -> QueueCounts:

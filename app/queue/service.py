@@ -1,7 +1,7 @@
 """The transactions of the queue that dispatchers run: claim, reap, put back, and the upkeep beside them."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable
 from uuid import UUID
 
 import structlog
@@ -10,7 +10,8 @@ from sqlalchemy import text
 from app.config import Settings
 from app.db import Database
 from app.queue import repository, workers
-from app.queue.models import Batch, QueueCounts, TargetKind
+from app.queue.lanes import LowWater
+from app.queue.models import Batch, Claim, QueueCounts
 from app.queue.packing import pack
 from app.queue.workers import WorkerIdentity
 
@@ -41,39 +42,55 @@ class QueueService:
     def __init__(self, database: Database, settings: Settings) -> None:
         self._database = database
         self._settings = settings
+        self._low_water = LowWater()
 
     def claim(self) -> list[Batch]:
         """Take due work and return it packed into batches, the most urgent first; empty when there is nothing to do or no room."""
         token = uuid.uuid4()
+        from_start = self._low_water.begin()
+        oldest_claim = self._low_water.oldest_claim
         with self._database.transaction() as connection:
+            if not repository.enter_window(connection):
+                return []
+            if from_start:
+                oldest_claim = repository.oldest_claim(connection)
             rows = repository.claim(
                 connection,
                 token,
+                after={} if from_start else self._low_water.positions(),
+                oldest_claim=oldest_claim,
                 most=self._settings.claim_rows,
                 rows_per_slot=_BATCHES_PER_SLOT * self._settings.batch_rows,
                 lease_seconds=self._settings.lease_seconds,
                 silence_seconds=self._settings.worker_silence_seconds,
             )
+        self._low_water.end(rows, from_start=from_start, oldest_claim=oldest_claim)
         return pack(rows, token, self._settings.batch_rows, self._settings.batch_chars)
+
+    def give_back(self, claims: Iterable[Claim]) -> int:
+        """Put back, uncharged and in their place, rows that nobody has started, and return how many.
+
+        Safe also when their message is on its way: the token is spent, so it matches nothing.
+        """
+        with self._database.transaction() as connection:
+            return sum(repository.give_back(connection, claim) for claim in claims)
 
     def reap(self) -> int:
         """Take back rows whose lease ran out and return how many."""
         with self._database.transaction() as connection:
-            states = repository.reap(connection, max_attempts=self._settings.max_attempts)
+            states = repository.reap(connection, max_attempts=self._settings.max_attempts, grace_seconds=self._settings.heartbeat_seconds)
         _log_crashed(states, "lease_expired")
         return len(states)
 
-    def release_crashed(self, target_kind: TargetKind, target_ids: Sequence[UUID], token: UUID, error: str) -> int:
+    def release_crashed(self, claim: Claim, error: str) -> int:
         """Take back the rows of a worker that is known to have died and return how many.
 
         Args:
-            target_kind: The kind of the rows.
-            target_ids: The rows of its batch.
-            token: Its claim.
+            claim: Its batch.
             error: Code and exception class, for example "worker_lost: WorkerLostError".
         """
         with self._database.transaction() as connection:
-            states = repository.crash(connection, target_kind, target_ids, token, error=error, max_attempts=self._settings.max_attempts)
+            states = repository.crash(connection, claim, error=error, max_attempts=self._settings.max_attempts)
         _log_crashed(states, error)
         return len(states)
 
@@ -82,10 +99,10 @@ class QueueService:
         with self._database.transaction() as connection:
             return repository.counts(connection, None)
 
-    def beat(self, identity: WorkerIdentity, items_per_second: float | None = None) -> None:
-        """Say that a process is alive."""
+    def beat(self, identity: WorkerIdentity, items_per_second: float | None = None, problem: str | None = None) -> None:
+        """Say that a process is alive, how fast it is, and why it takes no work if it takes none."""
         with self._database.transaction() as connection:
-            workers.beat(connection, identity, items_per_second)
+            workers.beat(connection, identity, items_per_second, problem)
 
     def leave(self, identity: WorkerIdentity) -> None:
         """Say that a process ends."""

@@ -8,10 +8,10 @@ from sqlalchemy import Connection, text
 
 _BEAT = text(
     """
-    INSERT INTO memory_system.workers (worker_id, kind, hostname, pid, slots, model_id, precision, items_per_second)
-    VALUES (:worker_id, :kind, :hostname, :pid, :slots, :model_id, :precision, :items_per_second)
+    INSERT INTO memory_system.workers (worker_id, kind, hostname, pid, slots, model_id, precision, items_per_second, problem)
+    VALUES (:worker_id, :kind, :hostname, :pid, :slots, :model_id, :precision, :items_per_second, :problem)
     ON CONFLICT (worker_id) DO UPDATE
-        SET heartbeat_at = now(), slots = excluded.slots, items_per_second = excluded.items_per_second
+        SET heartbeat_at = now(), slots = excluded.slots, items_per_second = excluded.items_per_second, problem = excluded.problem
     """
 )
 _LEAVE = text("DELETE FROM memory_system.workers WHERE worker_id = :worker_id")
@@ -52,8 +52,15 @@ def this_process(kind: str, slots: int = 0, model_id: int | None = None, precisi
     return WorkerIdentity(f"{kind}@{hostname}:{os.getpid()}", kind, hostname, os.getpid(), slots, model_id, precision)
 
 
-def beat(connection: Connection, identity: WorkerIdentity, items_per_second: float | None = None) -> None:
-    """Say that the process is alive."""
+def beat(connection: Connection, identity: WorkerIdentity, items_per_second: float | None = None, problem: str | None = None) -> None:
+    """Say that the process is alive; one with a problem takes no work, so it has no slots.
+
+    Args:
+        connection: In a transaction.
+        identity: The process.
+        items_per_second: Its rate while busy; None when it is not known.
+        problem: Why it takes no work; None when it does.
+    """
     connection.execute(
         _BEAT,
         {
@@ -61,10 +68,11 @@ def beat(connection: Connection, identity: WorkerIdentity, items_per_second: flo
             "kind": identity.kind,
             "hostname": identity.hostname,
             "pid": identity.pid,
-            "slots": identity.slots,
+            "slots": 0 if problem else identity.slots,
             "model_id": identity.model_id,
             "precision": identity.precision,
             "items_per_second": items_per_second,
+            "problem": problem,
         },
     )
 

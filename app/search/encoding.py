@@ -1,4 +1,4 @@
-"""Query vectors: the model, loaded beside the requests, and a memory of the queries asked lately."""
+"""Query vectors: the models in use, loaded beside the requests, and a memory of the queries asked lately."""
 
 import threading
 from collections import OrderedDict
@@ -8,91 +8,117 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from app.embedding.encoder import Encoder
-from app.embedding.models import ActiveModel
-from app.errors import ConfigurationError, DatabaseUnavailable, EncoderUnavailable, NexusError
+from app.embedding.encoder import Encoder, require_model
+from app.embedding.models import EmbeddingModel, ModelsInUse
+from app.errors import DatabaseUnavailable, EncoderUnavailable, NexusError
 
 _log = structlog.get_logger(__name__)
 
 _REMEMBERED_QUERIES = 2048
-_RETRY_SECONDS = 2.0
+LOOK_SECONDS = 5.0
+"""How often a process asks which models are in use; a migration of the model is noticed no later."""
 
 
 class QueryEncoder:
-    """Encodes queries with a model that loads in the background, so that writes are served from the first second.
+    """Encodes queries with models that load in the background, so that writes are served from the first second.
 
     Args:
-        load: Loads the encoder; takes seconds.
-        expected_model: Asks the database which model the stored vectors are of.
+        load: Loads the encoder of a model; takes seconds.
+        read_models: Asks the database which models are in use; None when it names none.
+        look_seconds: How often it is asked.
     """
 
-    def __init__(self, load: Callable[[], Encoder], expected_model: Callable[[], ActiveModel | None]) -> None:
+    def __init__(
+        self,
+        load: Callable[[EmbeddingModel], Encoder],
+        read_models: Callable[[], ModelsInUse | None],
+        look_seconds: float = LOOK_SECONDS,
+    ) -> None:
         self._load = load
-        self._expected_model = expected_model
+        self._read_models = read_models
+        self._look_seconds = look_seconds
         self._loaded = threading.Event()
         self._started = threading.Lock()
-        self._encoder: Encoder | None = None
-        self._model: ActiveModel | None = None
+        self._models: ModelsInUse | None = None
+        self._encoders: dict[int, Encoder] = {}
+        self._refused: set[int] = set()
         self._problem = "the embedding model is still loading"
-        self._vectors: OrderedDict[str, NDArray[np.float32]] = OrderedDict()
+        self._vectors: OrderedDict[tuple[int, str], NDArray[np.float32]] = OrderedDict()
         self._vectors_lock = threading.Lock()
 
     def start_loading(self) -> None:
         """Begin to load, once; returns at once."""
         if self._started.acquire(blocking=False):
-            threading.Thread(target=self._load_until_loaded, name="encoder", daemon=True).start()
+            threading.Thread(target=self._keep_up, name="encoder", daemon=True).start()
 
-    def _load_until_loaded(self) -> None:
+    def _keep_up(self) -> None:
+        """Load what is in use, for as long as the process lives."""
         pause = threading.Event()
-        while not self._loaded.is_set():
+        while True:
             try:
-                self._encoder = self._encoder or self._load()
-                self._model = self._matching_model(self._encoder)
-                self._loaded.set()
+                self._look()
             except DatabaseUnavailable as error:
                 self._problem = error.message
-                pause.wait(_RETRY_SECONDS)
-            except NexusError as error:
-                self._problem = error.message
-                _log.critical("encoder_unusable", code=error.code, error=error.message, action="search by meaning stays off until restart")
-                return
+            pause.wait(self._look_seconds)
 
-    def _matching_model(self, encoder: Encoder) -> ActiveModel:
-        model = self._expected_model()
-        if model is None:
-            raise ConfigurationError("the database names no active embedding model; run `python -m app db migrate`")
-        if (model.fingerprint, model.dimensions) != (encoder.fingerprint, encoder.dimensions):
-            raise ConfigurationError(
-                f"the stored vectors are of {model.name} (weights {model.fingerprint[:12]}), and this process loaded {encoder.name}"
-                f" (weights {encoder.fingerprint[:12]}): set EMBEDDING_MODEL to the model that the database expects"
+    def _look(self) -> None:
+        models = self._read_models()
+        if models is None:
+            self._problem = "the database names no active embedding model; run `python -m app db migrate`"
+            return
+        for model in (models.active, models.target):
+            if model is not None and model.model_id not in self._encoders and model.model_id not in self._refused:
+                self._load_one(model)
+        if models.active.model_id in self._encoders:
+            self._models = models
+            self._encoders = {number: encoder for number, encoder in self._encoders.items() if models.find(number)}
+            self._loaded.set()
+
+    def _load_one(self, model: EmbeddingModel) -> None:
+        try:
+            self._encoders[model.model_id] = require_model(self._load(model), model)
+        except NexusError as error:
+            self._problem = error.message
+            self._refused.add(model.model_id)
+            _log.critical(
+                "encoder_unusable", model=model.name, code=error.code, error=error.message, action="install it here, then restart"
             )
-        return model
 
     def ready(self) -> tuple[bool, str]:
         """Return whether queries can be encoded, and if not, why."""
         return (True, "") if self._loaded.is_set() else (False, self._problem)
 
-    def encode(self, query: str, patience_seconds: float = 10.0) -> tuple[NDArray[np.float32], int]:
-        """Return (unit vector of shape (dimensions,), model_id).
+    def models(self, patience_seconds: float = 10.0) -> ModelsInUse:
+        """Return the models whose queries can be encoded; the target is absent until it is loaded here.
 
         Args:
-            query: The question.
             patience_seconds: How long to wait for a model that is still loading.
 
         Raises:
             EncoderUnavailable: The model is not loaded.
         """
         self.start_loading()
-        if not self._loaded.wait(patience_seconds) or self._encoder is None or self._model is None:
+        if not self._loaded.wait(patience_seconds) or self._models is None:
             raise EncoderUnavailable(f"{self._problem}; search with mode keyword works meanwhile")
+        models = self._models
+        if models.target is not None and models.target.model_id not in self._encoders:
+            return ModelsInUse(models.active)
+        return models
+
+    def encode(self, query: str, model: EmbeddingModel) -> NDArray[np.float32]:
+        """Return the unit vector of a query, shape (dimensions,), under a model that models() named."""
+        key = (model.model_id, query)
         with self._vectors_lock:
-            vector = self._vectors.get(query)
+            vector = self._vectors.get(key)
             if vector is not None:
-                self._vectors.move_to_end(query)
-                return vector, self._model.model_id
-        vector = self._encoder.encode_query(query)
+                self._vectors.move_to_end(key)
+                return vector
+        encoder = self._encoders.get(model.model_id)
+        if encoder is None:
+            raise EncoderUnavailable(f"{model.name} was taken out of use just now; ask again")
+        vector = encoder.encode_query(query)
         with self._vectors_lock:
-            self._vectors[query] = vector
+            self._vectors[key] = vector
             if len(self._vectors) > _REMEMBERED_QUERIES:
                 self._vectors.popitem(last=False)
-        return vector, self._model.model_id
+        return vector

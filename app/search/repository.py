@@ -20,6 +20,11 @@ _COSINE_OF = text(
     "CAST(:ids AS uuid[]), CAST(:query AS public.vector), CAST(:model_id AS smallint))"
 )
 
+_IS_COMPLETE = text(
+    "SELECT EXISTS (SELECT 1 FROM memory_system.agent_models"
+    " WHERE agent_id = current_setting('app.current_agent_id') AND model_id = :model_id)"
+)
+
 
 def _literal(vector: NDArray[np.float32]) -> str:
     return orjson.dumps(vector, option=orjson.OPT_SERIALIZE_NUMPY).decode()
@@ -44,3 +49,8 @@ def cosine_of(connection: Connection, ids: Sequence[UUID], vector: NDArray[np.fl
     """Return the cosine of each named episode that has a present vector, by id."""
     rows = connection.execute(_COSINE_OF, {"ids": list(map(str, ids)), "query": _literal(vector), "model_id": model_id})
     return {row.episode_id: row.cosine for row in rows}
+
+
+def is_complete(connection: Connection, model_id: int) -> bool:
+    """Return whether all of the agent's episodes have vectors of a model that is not active yet."""
+    return bool(connection.execute(_IS_COMPLETE, {"model_id": model_id}).scalar_one())

@@ -55,7 +55,7 @@ class SearchService:
             raise InvalidRequest("memory_types: only episodic can be searched")
         started = time.perf_counter()
         # The vector is made before the transaction, which must hold no model call.
-        encoded = self._encoder.encode(query.query) if query.mode != "keyword" else None
+        encoded = self._encode(agent_id, query.query) if query.mode != "keyword" else None
         filters = orjson.dumps(query.filters.present()).decode()
         with self._database.transaction(agent_id) as connection:
             ranked = self._rank(connection, query, filters, encoded)
@@ -65,6 +65,16 @@ class SearchService:
             pending = episode_repository.count_open(connection, agent_id)
         hits = _hits(query, taken, views)
         return SearchAnswer(hits, pending, round((time.perf_counter() - started) * 1000, 2))
+
+    def _encode(self, agent_id: str, query: str) -> tuple[NDArray[np.float32], int]:
+        """Return the query's vector and the number of its model: during a migration the target, once it has all of the agent's episodes."""
+        models = self._encoder.models()
+        model = models.active
+        if models.target is not None:
+            with self._database.transaction(agent_id) as connection:
+                if repository.is_complete(connection, models.target.model_id):
+                    model = models.target
+        return self._encoder.encode(query, model), model.model_id
 
     def _rank(
         self, connection: Connection, query: SearchQuery, filters: str, encoded: tuple[NDArray[np.float32], int] | None

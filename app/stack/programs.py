@@ -30,6 +30,8 @@ class Program:
     """Failed starts in a row, each one second later than the one before, after which it is given up."""
     kill_group: bool = True
     """Whether a kill also reaches the processes it started."""
+    starts_with_stack: bool = True
+    """Whether it starts with the others; a worker beyond WORKER_REPLICAS waits until the backlog needs it."""
     user: str | None = None
     """The operating system user, None for that of the stack."""
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -63,18 +65,20 @@ def service_programs(settings: Settings, layout: Layout) -> list[Program]:
             environment={"PROMETHEUS_MULTIPROC_DIR": str(layout.api_metrics), **one_thread},
         ),
         Program("dispatcher", [*python, "tasks.dispatch"], environment=one_thread),
-        *(_worker(celery, number, settings) for number in range(1, settings.worker_replicas + 1)),
+        *(_worker(celery, number, settings) for number in range(1, worker_bounds(settings)[1] + 1)),
         Program("beat", [*celery, "beat", "--loglevel", "INFO", "-s", str(layout.beat / "schedule"), "--pidfile="], environment=one_thread),
         Program("flower", [*celery, "flower", "--conf=tasks/flower_config.py"], environment=one_thread),
     ]
 
 
 def _worker(celery: Sequence[str], number: int, settings: Settings) -> Program:
-    threads = settings.embedding_threads or max(1, len(os.sched_getaffinity(0)) // settings.worker_replicas)
+    threads = settings.embedding_threads or max(1, len(os.sched_getaffinity(0)) // max(settings.worker_max, settings.worker_replicas))
     command = [*celery, "worker", "--loglevel", "INFO", "--concurrency", "1", "-n", f"worker{number}@%h", "-Q", QUEUES]
+    name = f"worker_{number}"
     return Program(
-        f"worker_{number}",
+        name,
         command,
+        starts_with_stack=name in first_workers(settings),
         # TERM ends a worker after its current batch, about a second. (Celery's soft shutdown would
         # always sleep its whole timeout while a batch runs.) What takes longer is killed; its lease recovers it.
         stop_wait_seconds=45,
@@ -82,6 +86,20 @@ def _worker(celery: Sequence[str], number: int, settings: Settings) -> Program:
     )
 
 
+def worker_bounds(settings: Settings) -> tuple[int, int]:
+    """Return the fewest and the most workers that run; equal where the number is fixed, which is the default."""
+    low = settings.worker_min or settings.worker_replicas
+    high = settings.worker_max or settings.worker_replicas
+    # With one of the two chosen, WORKER_REPLICAS stands for the other, and may lie on its wrong side.
+    return (min(low, high), high) if settings.worker_max else (low, max(low, high))
+
+
 def worker_names(settings: Settings) -> list[str]:
-    """Return the names of the worker programs."""
-    return [f"worker_{number}" for number in range(1, settings.worker_replicas + 1)]
+    """Return the names of the worker programs, those that do not start with the stack included."""
+    return [f"worker_{number}" for number in range(1, worker_bounds(settings)[1] + 1)]
+
+
+def first_workers(settings: Settings) -> list[str]:
+    """Return the names of the workers that start with the stack: WORKER_REPLICAS of them, within the bounds."""
+    low, high = worker_bounds(settings)
+    return worker_names(settings)[: max(low, min(high, settings.worker_replicas))]

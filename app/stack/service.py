@@ -25,6 +25,7 @@ from app.stack.supervisor import (
     remove_socket,
     spawn,
 )
+from app.stack.worker_scaling import WorkerScaling
 
 _POLL_SECONDS = 0.2
 _WATCH_SECONDS = 1.0
@@ -84,6 +85,7 @@ class Stack:
         self._process: subprocess.Popen[bytes] | None = None
         self._supervisor: Supervisor | None = None
         self._services: Sequence[Program] = ()
+        self._scaling: WorkerScaling | None = None
         self._ends: dict[str, set[int]] = {}
 
     def up(self) -> None:
@@ -119,12 +121,12 @@ class Stack:
         self._reap()
         remove_socket(self._state)
         self._state = self._state.update(self.layout, phase="stopped", supervisor_pid=0, supervisor_socket="")
-        self._supervisor = self._process = None
+        self._supervisor = self._process = self._scaling = None
         self.settings = self._chosen
         self._lock.release()
 
     def watch(self) -> None:
-        """Block for as long as the stack is well.
+        """Block for as long as the stack is well, and run as many workers as the backlog needs.
 
         Raises:
             StackError: supervisord died or does not answer any more, or a program was given up.
@@ -134,7 +136,10 @@ class Stack:
             time.sleep(_WATCH_SECONDS)
             self._require_supervisor_process()
             try:
-                self._require_no_fatal(self.processes())
+                processes = self.processes()
+                self._require_no_fatal(processes)
+                if self._scaling is not None:
+                    self._scaling.step(processes)
                 answered_at = time.monotonic()
             except SupervisorSilentError:
                 if time.monotonic() - answered_at > _SUPERVISOR_SECONDS:
@@ -165,10 +170,12 @@ class Stack:
             self._wait_for(server.program.name, server.problem, _SERVER_SECONDS)
         self._report("the servers are up; preparing the database")
         self._prepare(self.settings, superuser_dsn)
-        self._report("starting " + ", ".join(program.name for program in self._services))
-        for program in self._services:
-            supervisor.start(program.name)
+        first = [program.name for program in self._services if program.starts_with_stack]
+        self._report("starting " + ", ".join(first))
+        for name in first:
+            supervisor.start(name)
         self._wait_for("the stack", lambda: self._problem(self.settings), _SERVICES_SECONDS)
+        self._scaling = WorkerScaling(self.settings, supervisor, self._report)
         self._state = self._state.update(self.layout, phase="ready", owner_pid=os.getpid())
 
     def _choose_ports(self) -> None:

@@ -13,7 +13,10 @@ from app.episodes.models import EpisodeView, NewEpisode, Receipt
 from app.errors import DatabaseUnavailable, NotFound, Unauthenticated
 from app.identity.models import KeyRole, Principal
 from app.integrity.service import AccountingIdentity, ReceiptClaim, Verdict
+from app.queue.advice import Advice, advise
+from app.queue.dead import DeadCauses, DeadPage, DeadSelection, Replay
 from app.queue.models import QueueCounts
+from app.queue.status import QueueStatus
 from app.search.query import SearchAnswer, SearchQuery
 
 KEYS: dict[str, tuple[KeyRole, str | None]] = {
@@ -148,6 +151,40 @@ class Stats:
         return QueueCounts(2, 0, 5, 1, 1.5)
 
 
+class Queue:
+    """A queue with a little of everything and one worker of known rate."""
+
+    def status(self, drain_minutes: float | None = None) -> QueueStatus:
+        """Return the shape of the answer."""
+        return QueueStatus(2, 0, 0, 5, 1, 1.5, [], [], [], self.advice(drain_minutes))
+
+    def advice(self, drain_minutes: float | None = None) -> Advice:
+        """Advise three workers for five minutes."""
+        return advise(2_000, [3.0, None], drain_minutes or 5.0)
+
+
+@dataclass
+class DeadRows:
+    """Remembers what was asked for and replays nothing."""
+
+    replays: list[tuple[DeadSelection, int, str]] = field(default_factory=list)
+    pages: list[tuple[str | None, UUID | None, int]] = field(default_factory=list)
+
+    def causes(self) -> DeadCauses:
+        """Return no cause."""
+        return DeadCauses([], 0)
+
+    def rows(self, cause: str | None, after: UUID | None, limit: int) -> DeadPage:
+        """Return no row."""
+        self.pages.append((cause, after, limit))
+        return DeadPage([], None)
+
+    def replay(self, selection: DeadSelection, most: int, by: str) -> Replay:
+        """Replay nothing."""
+        self.replays.append((selection, most, by))
+        return Replay(0, 0)
+
+
 @dataclass
 class Doubles:
     """All of them."""
@@ -157,6 +194,8 @@ class Doubles:
     integrity: Integrity = field(default_factory=Integrity)
     health: Health = field(default_factory=Health)
     stats: Stats = field(default_factory=Stats)
+    queue_status: Queue = field(default_factory=Queue)
+    dead_rows: DeadRows = field(default_factory=DeadRows)
     keys: Keys = field(default_factory=Keys)
 
     def as_services(self, settings: Settings) -> Services:

@@ -27,6 +27,10 @@ EXPECTED: list[tuple[str, str, Any, tuple[int, int, int, int]]] = [
     ("POST", "/integrity/verify", RECEIPTS, (200, 200, 200, 200)),
     ("GET", "/integrity", None, (200, 403, 403, 200)),
     ("GET", "/stats", None, (200, 200, 200, 200)),
+    ("GET", "/queue", None, (200, 403, 403, 200)),
+    ("GET", "/queue/dead", None, (200, 403, 403, 200)),
+    ("GET", "/queue/dead/rows", None, (200, 403, 403, 200)),
+    ("POST", "/queue/dead/replay", {"all": True}, (200, 403, 403, 200)),
     ("GET", "/health", None, (200, 200, 200, 200)),
     ("GET", "/metrics", None, (200, 200, 200, 200)),
 ]

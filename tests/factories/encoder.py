@@ -12,6 +12,7 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import BertPreTokenizer
 from tokenizers.processors import TemplateProcessing
 
+from app.embedding.breaker import PROBE
 from app.embedding.encoder import Encoder
 from app.embedding.weights import DEFAULT_SHA256
 
@@ -45,7 +46,8 @@ class FakeEncoder(Encoder):
     Attributes:
         before: Called with the texts before they are encoded; it may raise, or change the world in between.
         spoil: Called with the texts and their vectors; what it returns is what the caller gets.
-        calls: How many texts each call had.
+        calls: How many texts each call had, probes of the breaker aside.
+        broken: Raises for every text, probes included; None while the model is sound.
     """
 
     def __init__(self) -> None:
@@ -58,9 +60,14 @@ class FakeEncoder(Encoder):
         self.before: Callable[[Sequence[str]], object] = lambda _: None
         self.spoil: Callable[[Sequence[str], NDArray[np.float32]], NDArray[np.float32]] = lambda _, vectors: vectors
         self.calls: list[int] = []
+        self.broken: Exception | None = None
 
     def encode_documents(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return one unit vector per text, row i of texts[i]."""
+        if self.broken is not None:
+            raise self.broken
+        if list(texts) == [PROBE]:
+            return np.stack([embed(PROBE)])
         self.calls.append(len(texts))
         self.before(texts)
         return self.spoil(texts, np.stack([embed(text) for text in texts]))

@@ -59,6 +59,8 @@ class TestServers:
             broker_url=f"{redis}/{_BROKER_DB}",
             database_connect_timeout_seconds=10,
             authentication_cache_seconds=0.05,
+            # Leases count again so long after PostgreSQL's start.
+            heartbeat_seconds=0.5,
         )
         with closing(self.superuser("postgres")) as connection, connection.cursor() as cursor:
             for line in _FASTER:

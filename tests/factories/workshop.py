@@ -3,11 +3,19 @@
 from app.bootstrap import WorkerServices
 from app.db import Database
 from app.embedding.service import BatchOutcome
+from app.queue.lanes import LowWater
 from app.queue.models import Batch
 from app.queue.workers import WorkerIdentity
 from tests.factories.encoder import FakeEncoder
 
 _MAKE_DUE = "UPDATE memory_system.embeddings_queue SET due_at = now() WHERE state = 'pending' AND due_at > now()"
+
+
+class _NoLowWater(LowWater):
+    """Looks from the start at each claim, as a dispatcher does within a second."""
+
+    def begin(self) -> bool:
+        return super().begin() or True
 
 
 class Workshop:
@@ -22,13 +30,14 @@ class Workshop:
     def __init__(self, services: WorkerServices, database: Database, encoder: FakeEncoder) -> None:
         self.services = services
         self.queue = services.queue
+        self.queue._low_water = _NoLowWater()
         self.embedding = services.embedding
         self.database = database
         self.encoder = encoder
 
-    def announce(self, slots: int = 8, worker_id: str = "worker@test:1") -> None:
+    def announce(self, slots: int = 8, worker_id: str = "worker@test:1", problem: str | None = None) -> None:
         """Heartbeat as a worker with so many slots, so that there is room to claim."""
-        self.queue.beat(WorkerIdentity(worker_id, "worker", "test", 1, slots, self.embedding.model.model_id, "fp32"))
+        self.queue.beat(WorkerIdentity(worker_id, "worker", "test", 1, slots, self.embedding.model.model_id, "fp32"), problem=problem)
 
     def claim(self) -> list[Batch]:
         """Claim as a dispatcher, with a worker at hand."""
@@ -37,7 +46,7 @@ class Workshop:
 
     def process(self, batch: Batch) -> BatchOutcome:
         """Embed a batch as a worker."""
-        return self.embedding.process(batch.target_kind, batch.target_ids, batch.token)
+        return self.embedding.process(batch.claim)
 
     def make_due(self) -> None:
         """End every wait for a next attempt."""

@@ -121,7 +121,7 @@ def test_generation_that_was_lost_does_not_bring_an_old_list_back(services: Serv
 @pytest.fixture
 def without_redis(database_settings: Settings, encoder: FakeEncoder) -> Iterator[Services]:
     """Services whose Redis does not answer."""
-    built = build_services(database_settings.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"}), load=lambda: encoder)
+    built = build_services(database_settings.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"}), load=lambda _: encoder)
     yield built
     built.database.close()
 
@@ -139,7 +139,7 @@ def test_redis_that_is_down_costs_nothing_but_the_cache(without_redis: Services,
 def test_wrong_password_costs_nothing_but_the_cache(database_settings: Settings, encoder: FakeEncoder, asked: Counter) -> None:
     host = database_settings.redis_url.removeprefix("redis://")
     wrong = database_settings.model_copy(update={"redis_url": f"redis://nexus_cache:wrong@{host}"})
-    built = build_services(wrong, load=lambda: encoder)
+    built = build_services(wrong, load=lambda _: encoder)
     built.episodes.store("alice", new_episode("one"))
     assert contents(built) == ["one"]
     built.database.close()

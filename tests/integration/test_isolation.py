@@ -42,6 +42,11 @@ ROWS: dict[str, str] = {
     "memory_system.ledger": (
         "(episode_id, seq, agent_id, version, event, leaf) VALUES (gen_random_uuid(), 1, %(agent)s, 1, 'accepted', 'x')"
     ),
+    # One row an agent and model, so each attempt takes a model that the agent has no row of.
+    "memory_system.agent_models": (
+        "(agent_id, model_id) SELECT %(agent)s, m.model_id FROM memory_system.embedding_models m WHERE NOT EXISTS"
+        " (SELECT 1 FROM memory_system.agent_models a WHERE a.agent_id = %(agent)s AND a.model_id = m.model_id) LIMIT 1"
+    ),
     "consciousness.memory_blocks": "(agent_id, label, value) VALUES (%(agent)s, %(unique)s, 'v')",
     "consciousness.consciousness_checkpoints": (
         "(agent_id, checkpoint_type, state_data, identity_hash) VALUES (%(agent)s, 't', '{}', repeat('0', 64))"
@@ -93,6 +98,8 @@ class Matrix:
                 EPISODES[agent],
                 agent,
             )
+        sql("INSERT INTO memory_system.embedding_models (model_id, name, version, dimensions, fingerprint) VALUES (2, 'b', 'b@1', 8, 'f')")
+        for agent in AGENTS:
             for table in self.tables:
                 with sql.connection.cursor() as cursor:
                     cursor.execute(f"INSERT INTO {table} {ROWS[table]}", row_of(agent))

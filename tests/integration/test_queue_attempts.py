@@ -94,7 +94,7 @@ def test_started_work_whose_lease_expires_is_charged_and_goes_alone(services: Se
         assert (row.state, row.retry_count, row.solo, row.last_error) == ("pending", 1, True, "lease_expired: the worker fell silent")
         assert row.due_in_seconds <= 0
     batches = workshop.claim()
-    assert [(batch.queue, len(batch.target_ids)) for batch in batches] == [("embed.solo", 1)] * 2
+    assert [(batch.queue, len(batch.claim.target_ids)) for batch in batches] == [("embed.solo", 1)] * 2
     assert sum(workshop.process(batch).done for batch in batches) == 2
     assert {(row.retry_count, row.solo, row.last_error) for row in (stored_row(sql, i) for i in ids)} == {(2, False, None)}
 
@@ -103,8 +103,8 @@ def test_rows_of_a_worker_known_dead_come_back_at_once(services: Services, works
     ids = store(services, "one", "two")
     (batch,) = workshop.claim()
     crash(workshop, batch)
-    assert workshop.queue.release_crashed("episodic", batch.target_ids, batch.token, "worker_lost: WorkerLostError") == 2
-    assert workshop.queue.release_crashed("episodic", batch.target_ids, batch.token, "worker_lost: WorkerLostError") == 0
+    assert workshop.queue.release_crashed(batch.claim, "worker_lost: WorkerLostError") == 2
+    assert workshop.queue.release_crashed(batch.claim, "worker_lost: WorkerLostError") == 0
     rows = [stored_row(sql, episode_id) for episode_id in ids]
     assert {(row.state, row.retry_count, row.solo, row.last_error) for row in rows} == {
         ("pending", 1, True, "worker_lost: WorkerLostError")
@@ -127,7 +127,7 @@ def test_row_that_kills_its_worker_is_dead_after_five_and_its_neighbour_is_done(
                 workshop.process(batch)
             except WorkerDied:
                 deaths += 1
-                workshop.queue.release_crashed("episodic", batch.target_ids, batch.token, "worker_lost: WorkerLostError")
+                workshop.queue.release_crashed(batch.claim, "worker_lost: WorkerLostError")
     assert deaths == 5
     row = stored_row(sql, poison)
     assert (row.state, row.retry_count, row.last_error) == ("dead", 5, "worker_lost: WorkerLostError")
@@ -210,7 +210,7 @@ def test_poison_row_costs_its_31_neighbours_nothing(
     ids = store(services, *(f"row {n:02}" for n in range(17)), "poison", *(f"row {n:02}" for n in range(17, 31)))
     workshop.encoder.spoil = spoil
     (batch,) = workshop.claim()
-    assert len(batch.target_ids) == 32
+    assert len(batch.claim.target_ids) == 32
     outcome = workshop.process(batch)
     assert (outcome.done, outcome.failed, outcome.lost) == (31, 1, 0)
     poison = ids[17]

@@ -1,7 +1,9 @@
 """The queue before a worker starts: order, window, leases, the reaper, ticks."""
 
+import re
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from uuid import UUID, uuid4
 
@@ -14,7 +16,8 @@ from app.config import Role, Settings
 from app.db import Database
 from app.queue import repository
 from app.queue.dispatcher import Dispatcher
-from app.queue.models import Batch
+from app.queue.lanes import LowWater, Position
+from app.queue.models import Batch, ClaimedRow
 from app.queue.service import QueueService
 from app.queue.workers import WorkerIdentity, this_process
 from tests.factories.episodes import new_episode, stored_row
@@ -29,34 +32,101 @@ def store(services: Services, count: int, **fields: float) -> list[UUID]:
 
 
 def claimed(batches: list[Batch]) -> list[UUID]:
-    return [target_id for batch in batches for target_id in batch.target_ids]
+    return [target_id for batch in batches for target_id in batch.claim.target_ids]
 
 
 def expire(sql: Sql) -> None:
     sql("UPDATE memory_system.embeddings_queue SET lease_until = now() - interval '1 s' WHERE state = 'processing'")
 
 
-def test_urgent_rows_are_claimed_first_then_the_oldest(services: Services, workshop: Workshop, worker_database: Database) -> None:
-    expected = {}
-    for importance in (0.1, 0.5, 0.75, 0.95):  # Stored in the reverse of their urgency.
-        for age in range(2):
-            (episode_id,) = store(services, 1, importance_score=importance)
-            expected[episode_id] = (-importance, age)
-    workshop.announce()
-    order: list[UUID] = []
-    for _ in expected:
-        with worker_database.transaction() as connection:
-            rows = repository.claim(connection, uuid4(), most=1, rows_per_slot=64, lease_seconds=45, silence_seconds=60)
-        order += [row.target_id for row in rows]
-    assert order == sorted(expected, key=expected.__getitem__)
+def claim_rows(database: Database, *, window: int, after: dict[int, Position] | None = None) -> list[ClaimedRow]:
+    """Claim from the start, or after the given rows, with a window of so many rows (one slot)."""
+    with database.transaction() as connection:
+        return repository.claim(
+            connection, uuid4(), after=after or {}, oldest_claim=None, most=256, rows_per_slot=window, lease_seconds=45, silence_seconds=60
+        )
 
 
-def test_low_rows_do_not_starve_when_nothing_more_urgent_is_due(services: Services, workshop: Workshop, sql: Sql) -> None:
-    low = store(services, 3, importance_score=0.0)
-    store(services, 3, importance_score=1.0)
-    batches = workshop.claim()
-    assert [batch.queue for batch in batches] == ["embed.hi", "embed.bulk"]
-    assert set(low) == set(batches[1].target_ids)
+def by_lane(rows: Sequence[ClaimedRow]) -> dict[int, set[UUID]]:
+    return {lane: {row.target_id for row in rows if row.priority == lane} for lane in {row.priority for row in rows}}
+
+
+def test_window_goes_to_the_most_urgent_and_every_lane_keeps_its_reserve(
+    services: Services, workshop: Workshop, worker_database: Database
+) -> None:
+    stored = {}
+    for lane, importance in ((3, 0.1), (2, 0.5), (1, 0.75), (0, 0.95)):  # Stored in the reverse of their urgency.
+        stored[lane] = [store(services, 1, importance_score=importance)[0] for _ in range(20)]
+    workshop.announce(slots=1)
+    # The oldest of each lane: all of the window, a quarter, an eighth, a sixteenth.
+    expected = {lane: set(stored[lane][:rows]) for lane, rows in ((0, 16), (1, 4), (2, 2), (3, 1))}
+    assert by_lane(claim_rows(worker_database, window=16)) == expected
+    assert claim_rows(worker_database, window=16) == []
+
+
+def low_moves_on(services: Services, workshop: Workshop) -> None:
+    """Critical rows keep coming, more than the workers can do, and one low row waits."""
+    (low,) = store(services, 1, importance_score=0.0)
+    workshop.announce(slots=2)
+    for _ in range(3):
+        store(services, 200, importance_score=1.0)
+        batches = workshop.queue.claim()
+        if low in claimed(batches):
+            return
+        workshop.process(batches[0])
+    raise AssertionError("the low row starves")
+
+
+def test_low_row_moves_on_while_critical_ones_keep_coming(services: Services, workshop: Workshop) -> None:
+    low_moves_on(services, workshop)
+
+
+def test_mutant_without_reserves_starves_the_low_lane(services: Services, workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> None:
+    mutant = re.sub(r"ceil\(w\.rows \* [\d.]+\)", "0", repository._CLAIM.text)
+    assert mutant != repository._CLAIM.text
+    monkeypatch.setattr(repository, "_CLAIM", text(mutant))
+    with pytest.raises(AssertionError, match="starves"):
+        low_moves_on(services, workshop)
+
+
+def test_critical_row_finds_room_in_a_full_window(services: Services, workshop: Workshop, worker_database: Database) -> None:
+    store(services, 40)
+    workshop.announce(slots=1)
+    assert len(claim_rows(worker_database, window=16)) == 16
+    urgent = store(services, 1, importance_score=1.0)
+    assert [row.target_id for row in claim_rows(worker_database, window=16)] == urgent
+
+
+def late_commit_is_found(services: Services, workshop: Workshop, servers: TestServers, sql: Sql) -> None:
+    """A transaction that began before others commits its row after theirs were claimed: its place is behind the low-water mark."""
+    with closing(servers.superuser(sql.one("SELECT current_database()"))) as early, early.cursor() as cursor:
+        cursor.execute("BEGIN")
+        cursor.execute("INSERT INTO nexus_memory.zep_episodic_memory (agent_id, content) VALUES ('alice', 'early') RETURNING episode_id")
+        ((early_id,),) = cursor.fetchall()
+        store(services, 5)
+        dispatcher = QueueService(workshop.database, services.settings)
+        workshop.announce()
+        assert len(claimed(dispatcher.claim())) == 5
+        cursor.execute("COMMIT")
+    deadline = time.monotonic() + 2.5
+    while time.monotonic() < deadline:
+        if UUID(early_id) in claimed(dispatcher.claim()):
+            return
+    raise AssertionError("the late commit was never claimed")
+
+
+def test_row_that_commits_behind_the_low_water_mark_is_claimed_within_seconds(
+    services: Services, workshop: Workshop, servers: TestServers, sql: Sql
+) -> None:
+    late_commit_is_found(services, workshop, servers, sql)
+
+
+def test_mutant_that_never_looks_from_the_start_misses_late_commits(
+    services: Services, workshop: Workshop, servers: TestServers, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(LowWater, "begin", lambda _: False)
+    with pytest.raises(AssertionError, match="never claimed"):
+        late_commit_is_found(services, workshop, servers, sql)
 
 
 def test_nobody_at_work_means_no_claim(services: Services, workshop: Workshop, sql: Sql) -> None:
@@ -79,7 +149,7 @@ def test_window_holds_two_batches_for_each_live_slot(services: Services, worksho
     assert len(claimed(first)) == window
     assert workshop.queue.claim() == []
     workshop.process(first[0])
-    assert len(claimed(workshop.queue.claim())) == len(first[0].target_ids)
+    assert len(claimed(workshop.queue.claim())) == len(first[0].claim.target_ids)
     workshop.announce(slots=1, worker_id="worker@test:2")
     assert len(claimed(workshop.queue.claim())) == window
     workshop.queue.leave(WorkerIdentity("worker@test:2", "worker", "test", 2))
@@ -98,12 +168,22 @@ def two_dispatchers(services: Services, workshop: Workshop, login: Callable[[Rol
     """Two claims run while neither has committed: together they must not exceed the window, nor share a row."""
     store(services, 200)
     workshop.announce(slots=1)
-    arguments = {"most": 256, "rows_per_slot": 64, "lease_seconds": 45.0, "silence_seconds": 60.0}
     first, second = login("nexus_worker"), login("nexus_worker")
+    rows: list[ClaimedRow] = []
     with first.transaction() as one, second.transaction() as two:
-        a = repository.claim(one, uuid4(), **arguments)  # type: ignore[arg-type]
-        b = repository.claim(two, uuid4(), **arguments)  # type: ignore[arg-type]
-    ids = [row.target_id for row in (*a, *b)]
+        for connection in (one, two):
+            if repository.enter_window(connection):
+                rows += repository.claim(
+                    connection,
+                    uuid4(),
+                    after={},
+                    oldest_claim=None,
+                    most=256,
+                    rows_per_slot=64,
+                    lease_seconds=45,
+                    silence_seconds=60,
+                )
+    ids = [row.target_id for row in rows]
     assert len(ids) == len(set(ids)), "two dispatchers took the same row"
     assert len(ids) == 64, "two dispatchers spent the same room"
 
@@ -182,28 +262,45 @@ def test_two_reapers_take_each_row_once(services: Services, workshop: Workshop, 
     expire(sql)
     first, second = login("nexus_worker"), login("nexus_worker")
     with first.transaction() as one, second.transaction() as two:
-        assert len(repository.reap(one, max_attempts=5)) == 50
-        assert repository.reap(two, max_attempts=5) == {}
+        assert len(repository.reap(one, max_attempts=5, grace_seconds=0)) == 50
+        assert repository.reap(two, max_attempts=5, grace_seconds=0) == {}
 
 
-def test_failing_broker_costs_a_lease_and_no_attempt(
-    services: Services, workshop: Workshop, worker_database: Database, database_settings: Settings, sql: Sql
+def test_failing_broker_costs_neither_a_lease_nor_an_attempt(
+    services: Services, workshop: Workshop, database_settings: Settings, sql: Sql
 ) -> None:
     (episode_id,) = store(services, 1)
     workshop.announce()
     waits: list[float] = []
+    sent: list[Batch] = []
 
-    def publish(_: object) -> None:
+    def publish(batches: Sequence[Batch]) -> None:
+        sent.extend(batches)
         raise ConnectionError("broker is gone")
 
     dispatcher = Dispatcher(workshop.queue, publish, waits.append, database_settings)
     assert dispatcher.run_once()
-    assert stored_row(sql, episode_id).state == "processing"
-    assert not dispatcher.run_once()
-    expire(sql)
-    workshop.queue.reap()
-    assert stored_row(sql, episode_id).retry_count == 0
+    row = stored_row(sql, episode_id)
+    assert (row.state, row.retry_count, row.claim_token) == ("pending", 0, None)
+    assert dispatcher.run_once()
+    assert waits == [database_settings.poll_seconds, 2 * database_settings.poll_seconds]
+    # The first message was on its way after all: it matches nothing.
+    assert workshop.process(sent[0]).lost == 1
     assert workshop.drain() == 1
+    assert stored_row(sql, episode_id).retry_count == 1
+
+
+def test_giving_back_spares_rows_that_a_worker_has_started(services: Services, workshop: Workshop, sql: Sql) -> None:
+    """The broker's client fails after the message went out, and the worker is quicker than the dispatcher's second thought."""
+    (episode_id,) = store(services, 1)
+    (batch,) = workshop.claim()
+
+    def give_back(_: object) -> None:
+        assert workshop.queue.give_back([batch.claim]) == 0
+
+    workshop.encoder.before = give_back
+    assert workshop.process(batch).done == 1
+    assert stored_row(sql, episode_id).retry_count == 1
 
 
 def test_dispatcher_runs_publishes_and_leaves(services: Services, workshop: Workshop, database_settings: Settings, sql: Sql) -> None:

@@ -12,7 +12,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from app.bootstrap import Services
 from app.db import Database
-from app.embedding.service import input_sha256
+from app.embedding.assembly import input_sha256
 from app.errors import InvalidRequest
 from app.search.query import SearchQuery
 from tests.factories.episodes import delete, edit, new_episode, queue_row, stored_row, vector_text

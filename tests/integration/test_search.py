@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import text
 
 from app.bootstrap import Services
+from app.embedding.models import EmbeddingModel
 from app.episodes.models import NewEpisode
 from app.errors import EncoderUnavailable, InvalidRequest
 from app.search.encoding import QueryEncoder
@@ -294,13 +295,13 @@ def test_memory_type_that_cannot_be_searched_is_refused(services: Services) -> N
 def test_without_a_model_words_still_find(services: Services, store: Callable[..., list[Any]]) -> None:
     (episode_id,) = store("the lighthouse", embedded=False)
 
-    def never() -> Any:
+    def never(_: EmbeddingModel) -> Any:
         raise EncoderUnavailable("still loading")
 
     search = SearchService(services.database, QueryEncoder(never, lambda: None))
     assert [hit.episode_id for hit in search.search("alice", SearchQuery("lighthouse", mode="keyword")).results] == [episode_id]
     with pytest.raises(EncoderUnavailable):
-        search._encoder.encode("lighthouse", patience_seconds=0.2)
+        search._encoder.models(patience_seconds=0.2)
 
 
 def test_vectors_of_another_model_are_not_compared(

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from kombu import Connection
 from pydantic import ValidationError
 
 from app.config import ALL_SECRETS, ROLE_SECRETS, Settings, load_settings
@@ -106,8 +107,30 @@ def test_redis_urls_get_their_users_and_keep_their_own(secrets: Path) -> None:
     assert plain.cache_dsn == "redis://:redis_password-value@h:1/0"
     given = Settings(secrets_dir=secrets, broker_url="redis://me:mine@h:1/1")
     assert given.broker_dsn == "redis://me:mine@h:1/1"
-    rabbit = Settings(secrets_dir=secrets / "none", broker_url="amqp://h//")
-    assert rabbit.broker_dsn == "amqp://h//"
+
+
+@pytest.mark.parametrize("scheme", ["amqp", "amqps"])
+def test_rabbitmq_url_gets_its_user_and_keeps_its_own(scheme: str, secrets: Path) -> None:
+    (secrets / "rabbitmq_password.txt").write_text("p@ss:w/rd%?#é\n", encoding="utf-8")
+    settings = Settings(secrets_dir=secrets, rabbitmq_user="me@work", broker_url=f"{scheme}://h:1//")
+    with Connection(settings.broker_dsn) as connection:
+        assert (connection.userid, connection.password) == ("me@work", "p@ss:w/rd%?#é")
+        assert (connection.hostname, connection.port, connection.virtual_host) == ("h", 1, "/")
+    given = Settings(secrets_dir=secrets / "none", broker_url=f"{scheme}://me:mine@h//")
+    assert given.broker_dsn == f"{scheme}://me:mine@h//"
+
+
+def test_password_of_rabbitmq_is_asked_for_only_by_a_rabbitmq_url(secrets: Path) -> None:
+    assert Settings(secrets_dir=secrets).broker_dsn.startswith("redis://")
+    without = Settings(secrets_dir=secrets, broker_url="amqp://h//", rabbitmq_user="me")
+    with pytest.raises(ConfigurationError, match=r"rabbitmq_password: cannot read .*rabbitmq_password\.txt.*write me's password"):
+        _ = without.broker_dsn
+    (secrets / "rabbitmq_password.txt").write_text(" \n")
+    with pytest.raises(ConfigurationError, match=r"rabbitmq_password.*is empty; write"):
+        _ = without.broker_dsn
+    elsewhere = secrets / "elsewhere"
+    elsewhere.write_text("x")
+    assert Settings(broker_url="amqp://h//", rabbitmq_password_file=elsewhere).broker_dsn == "amqp://nexus:x@h//"
 
 
 def test_no_secret_stands_in_the_settings_themselves(secrets: Path) -> None:

@@ -11,6 +11,7 @@ from app.config import Settings
 from app.errors import DatabaseUnavailable
 from app.observability.health import Component, HealthService, overall
 from app.queue import repository as queue_repository
+from app.queue import status as queue_status
 from app.queue import workers
 from app.queue.models import QueueCounts
 from app.queue.workers import Alive
@@ -26,8 +27,10 @@ class World:
         self.database_up = self.redis_up = self.broker_up = self.encoder_up = True
         self.alive = dict(ALIVE)
         self.counts = IDLE
+        self.problems: list[str] = []
         self.drift_count = 0
         monkeypatch.setattr(workers, "alive", lambda *_: self.alive)
+        monkeypatch.setattr(queue_status, "problems", lambda *_: self.problems)
         monkeypatch.setattr(queue_repository, "counts", lambda *_: self.counts)
         settings = Settings(broker_url="redis://user:secret@127.0.0.1:1/1")
         self.service = HealthService(settings, cast(Any, self), cast(Any, self), cast(Any, self), self.search_ready)
@@ -93,6 +96,8 @@ def test_empty_system_at_rest_is_healthy(world: World) -> None:
         ({"alive": {"worker": ALIVE["worker"]}}, "dispatcher", "degraded"),
         ({"alive": {}}, "worker", "degraded"),
         ({"alive": {**ALIVE, "worker": Alive(0, 0, 0.0)}}, "worker", "degraded"),
+        ({"problems": ["encoder_failed: RuntimeError"]}, "worker", "degraded"),
+        ({"alive": {**ALIVE, "worker": Alive(3, 2, 9.0)}, "problems": ["encoder_failed: RuntimeError"]}, "worker", "degraded"),
         ({"counts": QueueCounts(1001, 0, 0, 0, 1.0)}, "queue", "degraded"),
         ({"counts": QueueCounts(1000, 0, 0, 0, 1.0)}, "queue", "healthy"),
         ({"counts": QueueCounts(1, 0, 0, 0, 301.0)}, "queue", "degraded"),
@@ -109,6 +114,16 @@ def test_one_failure_shows_in_its_component_and_in_the_whole(changes: dict[str, 
     assert report.components[component]["status"] == status
     assert report.status == status
     assert "secret" not in str(report)
+
+
+def test_paused_workers_are_counted_and_their_problem_named(world: World) -> None:
+    world.alive = {**ALIVE, "worker": Alive(3, 1, 5.0)}
+    world.problems = ["encoder_failed: RuntimeError", "out_of_memory: MemoryError"]
+    detail = world.service.report().components["worker"]["detail"]
+    assert detail == "2 of 3 alive paused: encoder_failed: RuntimeError; out_of_memory: MemoryError"
+    world.problems = ["encoder_failed: RuntimeError"] * 3
+    detail = world.service.report().components["worker"]["detail"]
+    assert detail == "all of 3 alive are paused, and new episodes get no vectors: encoder_failed: RuntimeError"
 
 
 def test_degraded_never_covers_unhealthy(world: World) -> None:

@@ -1,0 +1,193 @@
+"""`queue`: the state of the queue, its dead rows and their replay, and how many workers it needs."""
+
+import sys
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Column, Table
+
+from app.bootstrap import Services, build_services
+from app.config import load_settings
+from app.errors import InvalidRequest, StackError
+from app.observability.logs import configure_logging
+from app.queue.dead import DeadCauses, DeadPage, DeadSelection
+from app.queue.status import QueueStatus
+from app.serialization import to_json
+from app.stack.environment import is_given
+
+_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def _services() -> Services:
+    """Return the services, logged in as nexus_app: without an agent that role sees no content at all."""
+    settings = load_settings()
+    if not is_given(settings, "database_url"):
+        raise StackError("no stack runs here; start one with `make run`, or set DATABASE_URL")
+    # What a command did it prints itself; its log has only what went wrong, and on stderr.
+    configure_logging(settings.model_copy(update={"log_level": "WARNING"}), "command")
+    return build_services(settings)
+
+
+def _print_json(payload: Any) -> None:
+    click.echo(to_json(payload).decode())
+
+
+def _print_table(table: Table) -> None:
+    Console(highlight=False, width=None if sys.stdout.isatty() else 200).print(table)
+
+
+@click.group()
+def queue() -> None:
+    """The embedding queue: status, dead rows, replay, advice on workers."""
+
+
+@queue.command()
+@_json_option
+def status(as_json: bool) -> None:
+    """Show rows by state and lane, who works on them, and how many workers it needs."""
+    found = _services().queue_status.status()
+    if as_json:
+        _print_json(found)
+        return
+    _print_status(found)
+
+
+@queue.command()
+@click.option("--cause", default=None, help="List the rows of this cause instead.")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Rows to list, with --cause.")
+@click.option("--after", type=click.UUID, default=None, help="List the rows after this target, with --cause.")
+@_json_option
+def dead(cause: str | None, limit: int, after: UUID | None, as_json: bool) -> None:
+    """Show the dead rows by cause, or list those of one cause."""
+    service = _services().dead_rows
+    if cause is None:
+        causes = service.causes()
+        _print_json(causes) if as_json else _print_causes(causes)
+    else:
+        page = service.rows(cause, after, limit)
+        _print_json(page) if as_json else _print_rows(page, cause)
+
+
+@queue.command()
+@click.option("--cause", default=None, help="Replay the rows of this cause, as `queue dead` spells it.")
+@click.option("--id", "ids", type=click.UUID, multiple=True, help="Replay the rows of this target; may be given more than once.")
+@click.option("--all", "everything", is_flag=True, help="Replay every dead row.")
+@click.option("--yes", is_flag=True, help="Do not ask before replaying all.")
+@_json_option
+def replay(cause: str | None, ids: tuple[UUID, ...], everything: bool, yes: bool, as_json: bool) -> None:
+    """Give dead rows a new set of attempts, 1,000 rows a transaction."""
+    if sum((cause is not None, bool(ids), everything)) != 1:
+        raise InvalidRequest("say which rows to replay: exactly one of --cause CAUSE, --id ID (may be repeated) and --all")
+    service = _services().dead_rows
+    selection = DeadSelection(ids=ids or None, cause=cause)
+    expected = service.count(selection)
+    if everything and expected and not yes:
+        click.confirm(f"replay all {expected:,} dead rows?", abort=True, err=True)
+    replayed = 0
+    with _progress() as progress:
+        bar = progress.add_task("replaying", total=expected)
+        for rows in service.replay_in_steps(selection, by="the command line"):
+            replayed += rows
+            progress.update(bar, completed=replayed, total=max(expected, replayed))
+    remaining = service.count(selection)
+    if as_json:
+        _print_json({"replayed": replayed, "remaining": remaining})
+        return
+    click.echo(_outcome(replayed, remaining))
+
+
+@queue.command()
+@click.option("--minutes", type=click.FloatRange(0, min_open=True), default=None, help="Default: AUTOSCALE_DRAIN_MINUTES.")
+@_json_option
+def advise(minutes: float | None, as_json: bool) -> None:
+    """Say how many workers would embed what is pending in some minutes."""
+    advice = _services().queue_status.advice(minutes)
+    if as_json:
+        _print_json(advice)
+        return
+    click.echo(f"{advice.workers_advised} advised, {advice.workers_at_work} at work: {advice.reason}")
+    if advice.pending and advice.minutes_to_drain is not None:
+        click.echo(f"those at work need {_duration(advice.minutes_to_drain * 60)}")
+
+
+def _outcome(replayed: int, remaining: int) -> str:
+    if not replayed and not remaining:
+        return "no dead rows to replay"
+    rows = "1 row" if replayed == 1 else f"{replayed:,} rows"
+    if not remaining:
+        return f"replayed {rows}; none of those asked for is dead now"
+    return f"replayed {rows}; {remaining:,} dead still: they died again, or were being changed just then (`queue dead` shows why)"
+
+
+def _progress() -> Progress:
+    """Return a bar on a terminal's stderr, and nothing elsewhere."""
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
+
+
+def _print_status(found: QueueStatus) -> None:
+    click.echo(
+        f"{found.pending:,} pending ({found.waiting:,} of them wait for another attempt), {found.processing:,} processing, "
+        f"{found.done:,} done, {found.dead:,} dead; oldest pending {_duration(found.oldest_pending_age_seconds)}"
+    )
+    lanes = Table("lane", *(_number(name) for name in ("pending", "waiting", "processing", "oldest")), box=None)
+    for lane in found.lanes:
+        oldest = _duration(lane.oldest_pending_age_seconds) if lane.pending else "-"
+        lanes.add_row(lane.lane, f"{lane.pending:,}", f"{lane.waiting:,}", f"{lane.processing:,}", oldest)
+    _print_table(lanes)
+    processes = Table("process", _number("slots"), "model", _number("episodes/s"), _number("heard from"), "problem", box=None)
+    for worker in found.workers:
+        rate = "-" if worker.items_per_second is None else f"{worker.items_per_second:.1f}"
+        model = " ".join(filter(None, (worker.model, worker.precision)))
+        heard = f"{worker.seconds_since_heartbeat:.0f} s ago"
+        processes.add_row(worker.worker_id, str(worker.slots), model, rate, heard, worker.problem or "")
+    for dispatcher in found.dispatchers:
+        processes.add_row(dispatcher.worker_id, "-", "", "-", f"{dispatcher.seconds_since_heartbeat:.0f} s ago", "")
+    _print_table(processes)
+    if not found.workers or not found.dispatchers:
+        click.echo("no worker or no dispatcher was heard from lately; new episodes get no vectors", err=True)
+    click.echo(f"advice: {found.advice.reason}")
+
+
+def _print_causes(found: DeadCauses) -> None:
+    if not found.total:
+        click.echo("no dead rows")
+        return
+    table = Table(_number("rows"), _number("agents"), "first", "last", "example", "cause", box=None)
+    for cause in found.causes:
+        example = str(cause.examples[0]) if cause.examples else "-"
+        table.add_row(f"{cause.rows:,}", f"{cause.agents:,}", _time(cause.first_dead_at), _time(cause.last_dead_at), example, cause.cause)
+    _print_table(table)
+    click.echo(f"{found.total:,} dead; once a cause is gone: `queue replay --cause CAUSE`")
+
+
+def _print_rows(page: DeadPage, cause: str) -> None:
+    if not page.items:
+        click.echo(f"no dead rows of cause {cause!r}")
+        return
+    table = Table("target", "kind", _number("model"), "agent", _number("characters"), _number("attempts"), "died", box=None)
+    for row in page.items:
+        numbers = (f"{row.input_chars:,}", str(row.attempts))
+        table.add_row(str(row.target_id), row.target_kind, str(row.model_id), row.agent_id, *numbers, _time(row.dead_at))
+    _print_table(table)
+    if page.next_cursor is not None:
+        click.echo(f"more: --after {page.next_cursor}")
+
+
+def _number(title: str) -> Column:
+    return Column(title, justify="right")
+
+
+def _time(at: datetime | None) -> str:
+    return "-" if at is None else f"{at:%Y-%m-%d %H:%M:%S}Z"
+
+
+def _duration(seconds: float) -> str:
+    """Return a duration for people: 0.4 s, 12 s, 7 min, 3.2 h."""
+    if seconds < 120:
+        return f"{seconds:.1f} s" if seconds < 10 else f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"

@@ -1,0 +1,96 @@
+"""Stops a worker whose encoder fails for every text, so that a broken model charges no row, and lets it go on once it is well."""
+
+import threading
+from collections.abc import Callable
+
+import structlog
+
+from app.embedding.encoder import EncodingFault
+
+_log = structlog.get_logger(__name__)
+
+PROBE = "The quick brown fox jumps over the lazy dog."
+"""A text that every sound encoder can encode: whoever fails at it fails at everything."""
+
+
+Encode = Callable[[list[str]], object]
+"""Encodes texts; raises when it cannot."""
+
+
+def reason_of(error: BaseException) -> str:
+    """Return a code and a class, never a text that could hold content."""
+    if isinstance(error, EncodingFault):
+        return f"{error.code}: {error.details.get('reason', type(error).__name__)}"[:200]
+    if isinstance(error, MemoryError):
+        return f"out_of_memory: {type(error).__name__}"
+    return f"encoder_error: {type(error).__name__}"
+
+
+class Breaker:
+    """Open while the encoder is broken. Opening starts a thread that probes, at growing intervals, until the encoder is well.
+
+    Args:
+        base_seconds: The first pause before a probe.
+        max_seconds: The longest; each is twice the one before.
+
+    Attributes:
+        when_changed: Called after it opened and after it closed.
+        when_hopeless: Called when a probe failed after the longest pause: a process that cannot recover is better replaced.
+    """
+
+    def __init__(self, base_seconds: float, max_seconds: float) -> None:
+        self._base_seconds = base_seconds
+        self._max_seconds = max_seconds
+        self._closed = threading.Event()
+        self._closed.set()
+        self._opening = threading.Lock()
+        self._problem: str | None = None
+        self.when_changed: Callable[[], None] = lambda: None
+        self.when_hopeless: Callable[[], None] = lambda: None
+
+    @property
+    def problem(self) -> str | None:
+        """Why the worker takes no work; None when it does."""
+        return self._problem
+
+    @staticmethod
+    def probe(encode: Encode) -> str | None:
+        """Encode the probe now and return None when that works, else the reason why not."""
+        try:
+            encode([PROBE])
+        except Exception as error:  # noqa: BLE001
+            # Whatever the model's libraries raise.
+            return reason_of(error)
+        return None
+
+    def open(self, reason: str, encode: Encode) -> None:
+        """Stop the worker, for the reason that a probe of this encoder gave."""
+        with self._opening:
+            if self._problem is not None:
+                return
+            self._problem = f"the encoder fails for every text ({reason})"
+            self._closed.clear()
+        _log.error("encoder_broken", error=reason, action="no row was charged; see the worker's log and memory; it probes by itself")
+        threading.Thread(target=self._recover, args=(encode,), name="breaker", daemon=True).start()
+        self.when_changed()
+
+    def wait_closed(self, seconds: float) -> bool:
+        """Return whether the worker may work, after waiting for it at most so long."""
+        return self._closed.wait(seconds)
+
+    def _recover(self, encode: Encode) -> None:
+        pause = self._base_seconds
+        waiting = threading.Event()
+        while True:
+            waiting.wait(pause)
+            reason = self.probe(encode)
+            if reason is None:
+                break
+            _log.error("encoder_still_broken", error=reason, next_probe_in_seconds=min(self._max_seconds, pause * 2))
+            if pause >= self._max_seconds:
+                self.when_hopeless()
+            pause = min(self._max_seconds, pause * 2)
+        self._problem = None
+        _log.info("encoder_well_again")
+        self.when_changed()
+        self._closed.set()
