@@ -213,6 +213,8 @@ def load_settings() -> Settings:
         problems_found.append("DATABASE_URL: must not name a user or password; each process logs in with its own role and secret file")
     if settings.heartbeat_seconds * 2 > settings.lease_seconds:
         problems_found.append("HEARTBEAT_SECONDS: must be at most half of LEASE_SECONDS, or live work loses its lease")
+    if settings.worker_min and settings.worker_max and settings.worker_min > settings.worker_max:
+        problems_found.append("WORKER_MIN: must not be above WORKER_MAX")
     if settings.chunk_overlap_tokens * 2 > settings.chunk_tokens:
         problems_found.append("CHUNK_OVERLAP_TOKENS: must be at most half of CHUNK_TOKENS")
     if problems_found:

@@ -23,7 +23,7 @@ from tasks.names import EMBED_BATCH
 _log = structlog.get_logger(__name__)
 
 
-_BROKER_SECONDS = 10.0
+_BROKER_SECONDS = 5.0
 """How long RabbitMQ may take to confirm a message; Redis has its socket's timeout."""
 
 

@@ -13,6 +13,7 @@ from app.stack.control import attach
 COMMANDS: dict[str, tuple[str, str]] = {
     "db": ("app.cli.db:db", "The database: bootstrap an external one, migrate."),
     "demo": ("app.cli.demo:demo", "Start the stack, store and find a few hundred memories, stop."),
+    "embedding": ("app.cli.embedding:embedding", "The embedding model: status, migrate to another in place, roll back."),
     "keys": ("app.cli.keys:keys", "API keys: issue, list, revoke."),
     "psql": ("app.cli.stack:psql", "Open psql on the running stack."),
     "queue": ("app.cli.queue:queue", "The embedding queue: status, dead rows, replay, advice on workers."),

@@ -77,7 +77,7 @@ _SET_POOLED: dict[TargetKind, TextClause] = {
         UPDATE nexus_memory.{table} t
         SET embedding = v.vector::public.vector, embedding_version = :version, embedding_sha256 = decode(v.input_sha256, 'hex')
         FROM unnest(CAST(:ids AS uuid[]), CAST(:vectors AS text[]), CAST(:hashes AS text[])) AS v (id, vector, input_sha256)
-        WHERE t.{key} = v.id
+        WHERE t.{key} = v.id AND t.input_sha256 = decode(v.input_sha256, 'hex')
           AND EXISTS (SELECT 1 FROM memory_system.embedding_models m WHERE m.model_id = :model_id AND m.is_active)
         """
     )

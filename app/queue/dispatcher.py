@@ -48,9 +48,11 @@ class Dispatcher:
         self._next_beat = 0.0
         self._vain_rings = 0
         self._publish_pause = settings.poll_seconds
+        self._stop = threading.Event()
 
     def run(self, stop: threading.Event) -> None:
         """Dispatch until `stop` is set. An unreachable database is waited for, not died of."""
+        self._stop = stop
         pause = self._settings.poll_seconds
         while not stop.is_set():
             try:
@@ -92,7 +94,8 @@ class Dispatcher:
                 retry_in_seconds=round(self._publish_pause, 2),
                 action="check that the broker is up; nothing is lost",
             )
-            self._wait(self._publish_pause)
+            # Not the doorbell: every write rings it, and none of them brings the broker back.
+            self._stop.wait(self._publish_pause)
             self._publish_pause = min(_LONGEST_PAUSE_SECONDS, self._publish_pause * 2)
         else:
             self._publish_pause = self._settings.poll_seconds

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from app.config import ALL_SECRETS, Settings
+from app.config import ALL_SECRETS, RABBITMQ_SECRET, Settings
 from app.stack.layout import Layout, State
 from app.stack.leftovers import STACK_VARIABLE
 
@@ -11,7 +11,7 @@ from app.stack.leftovers import STACK_VARIABLE
 def absolute(settings: Settings) -> Settings:
     """Return the settings with every path made absolute, because the programs run in another folder."""
     changes: dict[str, Path] = {"data_dir": settings.data_dir.resolve(), "secrets_dir": settings.secrets_dir.absolute()}
-    for name in ALL_SECRETS:
+    for name in (*ALL_SECRETS, RABBITMQ_SECRET):
         path: Path | None = getattr(settings, f"{name}_file")
         if path is not None:
             changes[f"{name}_file"] = path.absolute()

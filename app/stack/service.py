@@ -97,6 +97,8 @@ class Stack:
         """
         for name in ALL_SECRETS:
             self._chosen.secret(name)
+        if self._chosen.broker_is_rabbitmq:
+            _ = self._chosen.broker_dsn  # Its secret is missing: said now, not by a worker that ends three times.
         self.layout.create()
         self._lock.acquire()
         try:

@@ -1,4 +1,4 @@
--- Enqueues one agent's episodes, in the low lane, for which a model has no work of their present input, done or to be done.
+-- Enqueues one agent's episodes, and once the model is active its semantic memories, in the low lane, for which a model has no work of their present input, done or to be done.
 -- Returns how many; zero when nothing of the agent is missing. Work that an edit outdated, while the model was not in use, is renewed.
 CREATE FUNCTION memory_system.enqueue_for_model(for_agent text, for_model smallint, most integer) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER
@@ -6,6 +6,7 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     enqueued bigint;
+    semantic bigint;
 BEGIN
     INSERT INTO memory_system.embeddings_queue AS q
         (target_kind, target_id, model_id, agent_id, input_sha256, input_chars, priority)
@@ -22,5 +23,16 @@ BEGIN
             lease_until = NULL, retry_count = 0, solo = false, last_error = NULL, enqueued_at = now(), processed_at = NULL
         WHERE q.input_sha256 <> excluded.input_sha256;
     GET DIAGNOSTICS enqueued = ROW_COUNT;
-    RETURN enqueued;
+    -- A semantic memory has room for one vector, so its turn comes when the model is active.
+    INSERT INTO memory_system.embeddings_queue
+        (target_kind, target_id, model_id, agent_id, input_sha256, input_chars, priority)
+    SELECT 'semantic', s.memory_id, for_model, s.agent_id, s.input_sha256, char_length(s.definition), 3
+    FROM nexus_memory.semantic_memories s
+    WHERE s.agent_id = for_agent AND EXISTS (SELECT 1 FROM memory_system.embedding_models m WHERE m.model_id = for_model AND m.is_active)
+      AND NOT EXISTS (SELECT 1 FROM memory_system.embeddings_queue known
+                      WHERE known.target_kind = 'semantic' AND known.target_id = s.memory_id AND known.model_id = for_model)
+    ORDER BY s.memory_id LIMIT most
+    ON CONFLICT (target_kind, target_id, model_id) DO NOTHING;
+    GET DIAGNOSTICS semantic = ROW_COUNT;
+    RETURN enqueued + semantic;
 END $$;

@@ -15,7 +15,7 @@ BEGIN
         ORDER BY q.target_id LIMIT most FOR UPDATE SKIP LOCKED
     )
     UPDATE memory_system.embeddings_queue q
-    SET state = 'pending', retry_count = 0, due_at = now(), last_error = NULL, processed_at = NULL
+    SET state = 'pending', retry_count = 0, due_at = now(), last_error = NULL, enqueued_at = now(), processed_at = NULL
     FROM picked p
     WHERE q.target_kind = p.target_kind AND q.target_id = p.target_id AND q.model_id = p.model_id;
     GET DIAGNOSTICS replayed = ROW_COUNT;

@@ -29,6 +29,7 @@ def upgrade() -> None:
         "function_replay_dead_v1",
         "function_queue_lanes_v1",
         "function_enqueue_for_model_v1",
+        "function_drop_model_work_v1",
         "grants_v2",
         "owners_v2",
     )
@@ -39,6 +40,7 @@ def downgrade() -> None:
     """Go back to one model: what a migration to another one has made so far is dropped."""
     replace_as_definer("function_trigger_generate_embedding_v1", "function_trigger_generate_embedding_row_v1")
     for function in (
+        "drop_model_work(smallint, integer)",
         "enqueue_for_model(text, smallint, integer)",
         "queue_lanes()",
         "replay_dead(uuid[], text, timestamptz, integer)",

@@ -116,7 +116,8 @@ def test_every_route_of_the_api_stands_in_readme_with_a_request() -> None:
         "/metrics",
     )
     more = ("/health", "/health/live", "/health/ready", "/integrity", "/integrity/verify")
-    assert [route for route in (*routes, *more) if not re.search(rf"\$URL{re.escape(route)}[\"?]", shown)] == []
+    queue = ("/queue", "/queue/dead", "/queue/dead/rows", "/queue/dead/replay")
+    assert [route for route in (*routes, *more, *queue) if not re.search(rf"\$URL{re.escape(route)}[\"?]", shown)] == []
 
 
 def test_meaning_is_found_without_a_common_word(readme: dict[int, Answered]) -> None:

@@ -26,9 +26,9 @@ def _word_vector(word: str) -> NDArray[np.float32]:
     return vector
 
 
-def embed(text: str) -> NDArray[np.float32]:
+def embed(text: str, dimensions: int = DIMENSIONS) -> NDArray[np.float32]:
     """Return the unit vector of a text: the sum of random vectors of its words, so shared words bring texts near."""
-    total = np.sum([_word_vector(word) for word in _WORD.findall(text.lower()) or [""]], axis=0)
+    total = np.sum([_word_vector(word)[:dimensions] for word in _WORD.findall(text.lower()) or [""]], axis=0)
     unit: NDArray[np.float32] = (total / np.linalg.norm(total)).astype(np.float32)
     return unit
 
@@ -50,11 +50,11 @@ class FakeEncoder(Encoder):
         broken: Raises for every text, probes included; None while the model is sound.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, fingerprint: str = DEFAULT_SHA256, dimensions: int = DIMENSIONS) -> None:
         self.name = "fake"
-        self.fingerprint = DEFAULT_SHA256
+        self.fingerprint = fingerprint
         self.precision = "fp32"
-        self.dimensions = DIMENSIONS
+        self.dimensions = dimensions
         self.max_tokens = 256
         self.tokenizer = _word_tokenizer()
         self.before: Callable[[Sequence[str]], object] = lambda _: None
@@ -67,11 +67,16 @@ class FakeEncoder(Encoder):
         if self.broken is not None:
             raise self.broken
         if list(texts) == [PROBE]:
-            return np.stack([embed(PROBE)])
+            return np.stack([self._embed(PROBE)])
         self.calls.append(len(texts))
         self.before(texts)
-        return self.spoil(texts, np.stack([embed(text) for text in texts]))
+        return self.spoil(texts, np.stack([self._embed(text) for text in texts]))
 
     def encode_query(self, text: str) -> NDArray[np.float32]:
         """Return the unit vector of a query."""
-        return embed(text)
+        return self._embed(text)
+
+    def _embed(self, text: str) -> NDArray[np.float32]:
+        unit = embed(text, self.dimensions)
+        # Another model is another view: its vectors point the other way, so a query of one finds nothing near among the other's.
+        return unit if self.fingerprint == DEFAULT_SHA256 else -unit

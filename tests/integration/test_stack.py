@@ -22,6 +22,7 @@ from redis.retry import Retry
 
 from app.config import Settings
 from app.errors import StackError
+from app.queue.advice import Advice, advise
 from app.stack import control, leftovers
 from app.stack.layout import PROJECT_ROOT, Layout, State
 from app.stack.lock import owner_pid
@@ -29,6 +30,8 @@ from app.stack.postgres import Postgres
 from app.stack.programs import Program
 from app.stack.secret_files import write_missing
 from app.stack.service import Stack
+from app.stack.supervisor import Supervisor
+from app.stack.worker_scaling import WorkerScaling
 from tests.integration.stack_of_servers import server_stack
 
 WAIT_SECONDS = 60.0
@@ -243,6 +246,48 @@ def test_a_killed_program_is_started_again(running: Stack, settings: Settings) -
     wait_until(lambda: any(p.name == "postgres" and p.pid not in (0, before) for p in running.processes()), "a new postgres")
     postgres, port = Postgres(running.layout, lambda _: None), State.read(running.layout).postgres_port
     wait_until(lambda: postgres.problem(port) is None, "postgres answers again")
+
+
+def slow_to_stop(number: int, *, starts_with_stack: bool) -> Program:
+    """Return a stand-in for a worker, which takes a second to end after TERM."""
+    code = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: (time.sleep(1), sys.exit(0))); time.sleep(600)"
+    command = [sys.executable, "-c", code]
+    return Program(f"worker_{number}", command, start_seconds=0, stop_wait_seconds=45, starts_with_stack=starts_with_stack)
+
+
+def test_scaling_starts_and_warmly_stops_programs_without_waiting_for_them(settings: Settings) -> None:
+    table = [slow_to_stop(1, starts_with_stack=True), slow_to_stop(2, starts_with_stack=False)]
+    stack = Stack(settings, prepare=lambda _settings, _dsn: None, services=lambda _settings, _layout: table, problem=lambda _: None)
+    stack.up()
+    advice: list[Advice] = [advise(1_000, [1.0], 5.0)]
+    clock = iter(range(0, 10_000, 10))
+    bounds = settings.model_copy(update={"worker_min": 1, "worker_max": 2, "worker_replicas": 1})
+    eager = bounds.model_copy(update={"autoscale_up_seconds": 0.0, "autoscale_down_seconds": 0.0})
+    try:
+
+        def states() -> list[str]:
+            return [process.state for process in stack.processes() if process.name.startswith("worker_")]
+
+        supervisor = Supervisor(State.read(stack.layout).supervisor_socket)
+        scaling = WorkerScaling(eager, supervisor, lambda _: None, lambda: advice[0], lambda: next(clock))
+        assert states() == ["RUNNING", "STOPPED"]
+        scaling.step(stack.processes())
+        wait_until(lambda: states() == ["RUNNING", "RUNNING"], "a second worker")
+        # A TERM before Python has set its handler would end it at once.
+        time.sleep(0.5)
+        advice[0] = advise(0, [1.0, 1.0], 5.0)
+        before = time.monotonic()
+        scaling.step(stack.processes())
+        assert time.monotonic() - before < 0.5
+        assert states() == ["RUNNING", "STOPPING"]
+        wait_until(lambda: states() == ["RUNNING", "STOPPED"], "it ended by itself")
+        assert time.monotonic() - before >= 0.9
+        advice[0] = advise(1_000, [1.0], 5.0)
+        scaling.step(stack.processes())
+        wait_until(lambda: states() == ["RUNNING", "RUNNING"], "it is started again")
+    finally:
+        stack.down()
+    assert marked(settings) == []
 
 
 def test_death_of_the_supervisor_cleans_up_and_fails(settings: Settings) -> None:

@@ -1,0 +1,380 @@
+"""Changes the embedding model in place: vectors of both models live side by side until every agent has the new ones.
+
+Each step can be repeated, and a run that was killed goes on where it stood: what is done is in the database.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import numpy as np
+import orjson
+import structlog
+from sqlalchemy import Connection, TextClause, text
+
+from app.db import Database
+from app.embedding import repository
+from app.embedding.chunking import pool
+from app.embedding.encoder import Encoder
+from app.embedding.models import ChunkVector, Embedded, EmbeddingModel
+from app.errors import Conflict, NotFound
+
+_log = structlog.get_logger(__name__)
+
+_POOLING = "chunked@v3"
+"""How vectors of chunks become one; part of a model's version."""
+
+_ENQUEUE_ROWS = 500
+_MOST_PENDING = 2_000
+"""Rows of the migration in the queue at once: enough to keep any number of workers busy, few enough to stop soon."""
+_REFRESH_ROWS = 200
+_DROP_ROWS = 5_000
+_POLL_SECONDS = 0.5
+
+_MODELS = text(
+    "SELECT model_id, name, version, dimensions, fingerprint, source, is_active, is_target FROM memory_system.embedding_models"
+    " ORDER BY model_id"
+)
+_ADD = text(
+    "INSERT INTO memory_system.embedding_models (model_id, name, version, dimensions, fingerprint, source)"
+    " SELECT max(model_id) + 1, :name, :version, :dimensions, :fingerprint, :source FROM memory_system.embedding_models RETURNING model_id"
+)
+_SET_TARGET = text("UPDATE memory_system.embedding_models SET is_target = true, source = :source WHERE model_id = :model_id")
+_UNSET_TARGET = text("UPDATE memory_system.embedding_models SET is_target = false WHERE is_target")
+_DEACTIVATE = text("UPDATE memory_system.embedding_models SET is_active = false WHERE is_active")
+_ACTIVATE = text("UPDATE memory_system.embedding_models SET is_active = true, is_target = false WHERE model_id = :model_id")
+_THIS_XID = text("SELECT pg_current_xact_id()::text")
+_ALL_OLDER_ENDED = text("SELECT pg_snapshot_xmin(pg_current_snapshot()) > CAST(:xid AS xid8)")
+
+_AGENTS_LEFT = text(
+    """
+    SELECT DISTINCT e.agent_id FROM nexus_memory.zep_episodic_memory e
+    WHERE NOT EXISTS (SELECT 1 FROM memory_system.agent_models a WHERE a.agent_id = e.agent_id AND a.model_id = :model_id)
+    ORDER BY 1
+    """
+)
+_ALL_AGENTS = text(
+    "SELECT agent_id FROM nexus_memory.zep_episodic_memory UNION SELECT agent_id FROM nexus_memory.semantic_memories ORDER BY 1"
+)
+_ENQUEUE = text("SELECT memory_system.enqueue_for_model(:agent_id, CAST(:model_id AS smallint), :most)")
+_PENDING = text("SELECT count(*) FROM memory_system.embeddings_queue WHERE model_id = :model_id AND state IN ('pending', 'processing')")
+_DEAD = text("SELECT count(*) FROM memory_system.embeddings_queue WHERE model_id = :model_id AND state = 'dead'")
+# Complete: every episode of the agent has its vectors of the model, or died trying when that is accepted.
+_COMPLETE = text(
+    """
+    INSERT INTO memory_system.agent_models (agent_id, model_id)
+    SELECT a.agent_id, :model_id FROM unnest(CAST(:agents AS text[])) AS a (agent_id)
+    WHERE NOT EXISTS (
+        SELECT 1 FROM nexus_memory.zep_episodic_memory e
+        LEFT JOIN memory_system.embeddings_queue q
+            ON q.target_kind = 'episodic' AND q.target_id = e.episode_id AND q.model_id = :model_id AND q.input_sha256 = e.input_sha256
+        WHERE e.agent_id = a.agent_id AND NOT coalesce(q.state = 'done' OR (q.state = 'dead' AND :accepts_dead), false))
+    ON CONFLICT DO NOTHING RETURNING agent_id
+    """
+)
+_FORGET_COMPLETE = text("DELETE FROM memory_system.agent_models WHERE model_id = :model_id")
+_DROP_WORK = text("SELECT memory_system.drop_model_work(CAST(:model_id AS smallint), :most)")
+_STALE_COPIES = text(
+    """
+    SELECT e.episode_id, e.agent_id, e.input_sha256, c.char_start, c.char_end, c.embedding::text AS vector
+    FROM (SELECT s.episode_id, s.agent_id, s.input_sha256 FROM nexus_memory.zep_episodic_memory s
+          WHERE s.embedding_version IS DISTINCT FROM :version
+            AND EXISTS (SELECT 1 FROM nexus_memory.episode_chunks k
+                        WHERE k.episode_id = s.episode_id AND k.model_id = :model_id AND k.input_sha256 = s.input_sha256)
+          LIMIT :most) e
+    JOIN nexus_memory.episode_chunks c ON c.episode_id = e.episode_id AND c.model_id = :model_id AND c.input_sha256 = e.input_sha256
+    ORDER BY e.episode_id, c.chunk_no
+    """
+)
+_COLUMN_TYPE = text(
+    "SELECT format_type(atttypid, atttypmod) FROM pg_attribute"
+    " WHERE attrelid = 'nexus_memory.zep_episodic_memory'::regclass AND attname = 'embedding'"
+)
+_COUNT_VECTORS = text(
+    "SELECT model_id, count(DISTINCT episode_id) AS episodes, count(*) AS chunks FROM nexus_memory.episode_chunks GROUP BY model_id"
+)
+_COUNT_WORK = text("SELECT model_id, state, count(*) AS rows FROM memory_system.embeddings_queue GROUP BY model_id, state")
+_COUNT_COMPLETE = text("SELECT model_id, count(*) AS agents FROM memory_system.agent_models GROUP BY model_id")
+
+
+@dataclass(frozen=True, slots=True)
+class ModelStatus:
+    """One model: its role (active, target or unused), and what is stored and to be done under it."""
+
+    model_id: int
+    name: str
+    version: str
+    dimensions: int
+    fingerprint: str
+    source: str
+    role: str
+    episodes: int
+    chunks: int
+    work: dict[str, int]
+    complete_agents: int
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a step has come. `step` is enqueue, embed or copy; `total` is 0 while it is not known."""
+
+    step: str
+    done: int
+    total: int
+    detail: str = ""
+
+
+Tell = Callable[[Progress], None]
+
+
+class ModelMigration:
+    """Moves every vector to another model while writes and searches go on.
+
+    Args:
+        owner: Logged in as nexus_superuser, which changes the table of models and makes the index; it sees no episode.
+        worker: Logged in as nexus_worker, which enqueues, counts and copies.
+        tell: Is told how far it has come.
+    """
+
+    def __init__(self, owner: Database, worker: Database, tell: Tell = lambda _: None) -> None:
+        self._owner = owner
+        self._worker = worker
+        self._tell = tell
+
+    def status(self) -> list[ModelStatus]:
+        """Return every model that the database knows, in order of model_id."""
+        with self._worker.transaction() as connection:
+            vectors = {row.model_id: row for row in connection.execute(_COUNT_VECTORS)}
+            complete = {row.model_id: row.agents for row in connection.execute(_COUNT_COMPLETE)}
+            work: dict[int, dict[str, int]] = {}
+            for row in connection.execute(_COUNT_WORK):
+                work.setdefault(row.model_id, {})[row.state] = row.rows
+            return [
+                ModelStatus(
+                    model_id=row.model_id,
+                    name=row.name,
+                    version=row.version,
+                    dimensions=row.dimensions,
+                    fingerprint=row.fingerprint,
+                    source=row.source,
+                    role="active" if row.is_active else "target" if row.is_target else "unused",
+                    episodes=vectors[row.model_id].episodes if row.model_id in vectors else 0,
+                    chunks=vectors[row.model_id].chunks if row.model_id in vectors else 0,
+                    work=work.get(row.model_id, {}),
+                    complete_agents=complete.get(row.model_id, 0),
+                )
+                for row in connection.execute(_MODELS)
+            ]
+
+    def begin(self, encoder: Encoder, source: str) -> EmbeddingModel:
+        """Make the encoder's model the target, and return it; one that is the target already is gone on with.
+
+        From its return on, every new or edited episode gets vectors of both models.
+
+        Raises:
+            Conflict: It is the active model, or the migration to another one is under way.
+        """
+        known = {model.fingerprint: model for model in self.status()}
+        this = known.get(encoder.fingerprint)
+        target = next((model for model in known.values() if model.role == "target"), None)
+        if this is not None and this.role == "active":
+            raise Conflict(f"{this.name} is the active model already")
+        if target is not None and target.fingerprint != encoder.fingerprint:
+            raise Conflict(f"the migration to {target.name} is under way: finish it, or `python -m app embedding rollback`")
+        model_id = this.model_id if this is not None else self._add(encoder, source)
+        self._make_index(model_id, encoder.dimensions)
+        with self._owner.transaction() as connection:
+            connection.execute(_SET_TARGET, {"model_id": model_id, "source": source})
+            xid = connection.execute(_THIS_XID).scalar_one()
+        # A transaction that began before does not know the target: its episodes must be there before they are looked for.
+        while not self._ask(_ALL_OLDER_ENDED, xid=xid):
+            time.sleep(_POLL_SECONDS / 5)
+        (status,) = [model for model in self.status() if model.model_id == model_id]
+        return EmbeddingModel(model_id, status.name, status.version, status.dimensions, status.fingerprint, source, is_active=False)
+
+    def _add(self, encoder: Encoder, source: str) -> int:
+        name = encoder.name.rstrip("/").rpartition("/")[2]
+        values = {
+            "name": name,
+            "version": f"{name}-{encoder.dimensions}-{_POOLING}-{encoder.fingerprint[:8]}",
+            "dimensions": encoder.dimensions,
+            "fingerprint": encoder.fingerprint,
+            "source": source,
+        }
+        with self._owner.transaction() as connection:
+            return int(connection.execute(_ADD, values).scalar_one())
+
+    def _make_index(self, model_id: int, dimensions: int) -> None:
+        """Make the model's vector index; concurrently, so that workers go on writing vectors of the other."""
+        name = f"ix_episode_chunks_embedding_model_{int(model_id)}"
+        with self._owner.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            valid = connection.execute(
+                text("SELECT i.indisvalid FROM pg_class c JOIN pg_index i ON i.indexrelid = c.oid WHERE c.relname = :name"), {"name": name}
+            ).scalar_one_or_none()
+            if valid:
+                return
+            if valid is False:  # A run was killed while it made it.
+                connection.exec_driver_sql(f"DROP INDEX CONCURRENTLY nexus_memory.{name}")
+            connection.exec_driver_sql(
+                f"CREATE INDEX CONCURRENTLY {name} ON nexus_memory.episode_chunks"
+                f" USING hnsw ((embedding::public.vector({int(dimensions)})) public.vector_cosine_ops) WITH (m = 16, ef_construction = 64)"
+                f" WHERE model_id = {int(model_id)}"
+            )
+
+    def embed(self, target: EmbeddingModel, rows_per_second: float | None = None, *, accepts_dead: bool = False) -> int:
+        """Have the workers embed everything under the target, agent by agent, and return how many rows are dead.
+
+        Each agent's searches change over to the target as soon as its own episodes are complete.
+
+        Args:
+            target: What begin() returned.
+            rows_per_second: Most rows enqueued in a second; None leaves it to the workers.
+            accepts_dead: Whether an agent counts as complete though some of its episodes died.
+        """
+        agents = self._agents_left(target)
+        waiting: list[str] = []
+        for number, agent_id in enumerate(agents, start=1):
+            for _ in self._enqueue(agent_id, target, rows_per_second):
+                waiting = self._complete(waiting, target, accepts_dead=accepts_dead)
+            waiting.append(agent_id)
+            self._tell(Progress("enqueue", number, len(agents), f"{len(agents) - len(waiting)} of {len(agents)} agents complete"))
+        while waiting and self._ask(_PENDING, model_id=target.model_id):
+            waiting = self._complete(waiting, target, accepts_dead=accepts_dead)
+            done = len(agents) - len(waiting)
+            self._tell(Progress("embed", done, len(agents), f"{self._ask(_PENDING, model_id=target.model_id):,} episodes wait"))
+            time.sleep(_POLL_SECONDS)
+        self._complete(waiting, target, accepts_dead=accepts_dead)
+        return int(self._ask(_DEAD, model_id=target.model_id))
+
+    def _enqueue(self, agent_id: str, target: EmbeddingModel, rows_per_second: float | None) -> Iterator[int]:
+        """Enqueue an agent's episodes in portions, waiting while there is enough in the queue; yield the size of each."""
+        while True:
+            while self._ask(_PENDING, model_id=target.model_id) >= _MOST_PENDING:
+                time.sleep(_POLL_SECONDS)
+            began = time.monotonic()
+            with self._worker.transaction() as connection:
+                parameters = {"agent_id": agent_id, "model_id": target.model_id, "most": _ENQUEUE_ROWS}
+                enqueued = int(connection.execute(_ENQUEUE, parameters).scalar_one())
+            if not enqueued:
+                return
+            if rows_per_second is not None:
+                time.sleep(max(0.0, enqueued / rows_per_second - (time.monotonic() - began)))
+            yield enqueued
+
+    def _complete(self, agents: Sequence[str], target: EmbeddingModel, *, accepts_dead: bool) -> list[str]:
+        """Let the agents change over whose episodes are all embedded, and return those that are not there yet."""
+        with self._worker.transaction() as connection:
+            parameters = {"agents": list(agents), "model_id": target.model_id, "accepts_dead": accepts_dead}
+            done = {row.agent_id for row in connection.execute(_COMPLETE, parameters)}
+        return [agent_id for agent_id in agents if agent_id not in done]
+
+    def _agents_left(self, target: EmbeddingModel) -> list[str]:
+        with self._worker.transaction() as connection:
+            return [row.agent_id for row in connection.execute(_AGENTS_LEFT, {"model_id": target.model_id})]
+
+    def activate(self, target: EmbeddingModel) -> None:
+        """Make the target the active model; the old one's vectors stay, for a way back.
+
+        Raises:
+            Conflict: Some agent's episodes are not complete.
+        """
+        left = self._agents_left(target)
+        if left:
+            raise Conflict(f"{len(left)} agents are not complete under {target.name}, the first is {left[0]}")
+        with self._owner.transaction() as connection:
+            self._fit_columns(connection, target.dimensions)
+            connection.execute(_DEACTIVATE)
+            connection.execute(_ACTIVATE, {"model_id": target.model_id})
+        with self._worker.transaction() as connection:
+            agents = [row.agent_id for row in connection.execute(_ALL_AGENTS)]
+        for agent_id in agents:
+            # What has room for one vector only: semantic memories.
+            for _ in self._enqueue(agent_id, target, None):
+                pass
+        with self._worker.transaction() as connection:
+            connection.execute(_FORGET_COMPLETE, {"model_id": target.model_id})
+        _log.info("embedding_model_activated", model=target.name, version=target.version)
+
+    @staticmethod
+    def _fit_columns(connection: Connection, dimensions: int) -> None:
+        """Let the columns of the one-vector copies take vectors of another length."""
+        if connection.execute(_COLUMN_TYPE).scalar_one() in ("vector", f"vector({dimensions})"):
+            return
+        # Without a length, so that the table need not be rewritten; every writer proves the model's length.
+        connection.exec_driver_sql("ALTER TABLE nexus_memory.zep_episodic_memory ALTER COLUMN embedding TYPE public.vector")
+        # Few rows, with an index that needs a length; they are embedded anew.
+        connection.exec_driver_sql(
+            f"ALTER TABLE nexus_memory.semantic_memories ALTER COLUMN embedding TYPE public.vector({int(dimensions)}) USING NULL"
+        )
+
+    def copy(self, model: EmbeddingModel) -> int:
+        """Bring the one-vector copies on the episodes' rows up to the active model, and return how many changed."""
+        changed = 0
+        while True:
+            with self._worker.transaction() as connection:
+                parameters = {"version": model.version, "model_id": model.model_id, "most": _REFRESH_ROWS}
+                stale = _grouped(connection.execute(_STALE_COPIES, parameters))
+                if stale:
+                    repository.write_pooled(connection, "episodic", model, stale)
+            if not stale:
+                return changed
+            changed += len(stale)
+            self._tell(Progress("copy", changed, 0))
+
+    def rollback(self) -> str:
+        """Give up the migration under way, delete what it made, and return the name of its target.
+
+        Raises:
+            NotFound: None is under way.
+        """
+        target = next((model for model in self.status() if model.role == "target"), None)
+        if target is None:
+            raise NotFound("no migration is under way; to go back to an earlier model: `python -m app embedding migrate --model SOURCE`")
+        with self._owner.transaction() as connection:
+            connection.execute(_UNSET_TARGET)
+        self.drop(target.model_id)
+        return target.name
+
+    def drop(self, model_id: int) -> int:
+        """Delete the vectors and the work of a model that is not in use, and return how many rows that were.
+
+        Raises:
+            Conflict: It is in use.
+            NotFound: There is none of that number.
+        """
+        model = next((model for model in self.status() if model.model_id == model_id), None)
+        if model is None:
+            raise NotFound(f"there is no model {model_id}; `python -m app embedding status` lists them")
+        if model.role != "unused":
+            raise Conflict(f"{model.name} is the {model.role} model")
+        with self._worker.transaction() as connection:
+            connection.execute(_FORGET_COMPLETE, {"model_id": model_id})
+        dropped = 0
+        while rows := self._drop_some(model_id):
+            dropped += rows
+            self._tell(Progress("drop", dropped, 0))
+        return dropped
+
+    def _drop_some(self, model_id: int) -> int:
+        with self._worker.transaction() as connection:
+            return int(connection.execute(_DROP_WORK, {"model_id": model_id, "most": _DROP_ROWS}).scalar_one())
+
+    def _ask(self, question: TextClause, **parameters: object) -> int:
+        with self._worker.transaction() as connection:
+            return int(connection.execute(question, parameters).scalar_one())
+
+
+def _grouped(rows: Iterable[Any]) -> list[Embedded]:
+    """Return each episode of the rows with its chunks and their pooled vector; no order."""
+    episodes: dict[UUID, tuple[Any, list[ChunkVector]]] = {}
+    for row in rows:
+        chunk = ChunkVector(row.char_start, row.char_end, np.array(orjson.loads(row.vector), dtype=np.float32))
+        episodes.setdefault(row.episode_id, (row, []))[1].append(chunk)
+    return [_pooled(row, chunks) for row, chunks in episodes.values()]
+
+
+def _pooled(row: Any, chunks: Sequence[ChunkVector]) -> Embedded:
+    mean = pool(np.stack([chunk.vector for chunk in chunks]), [chunk.char_end - chunk.char_start for chunk in chunks])
+    return Embedded(row.episode_id, row.agent_id, bytes(row.input_sha256), tuple(chunks), mean)
