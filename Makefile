@@ -6,7 +6,7 @@ RUN := $(VENV)/bin/python -m
 STAMP := $(VENV)/.installed-$(shell cksum requirements.txt 2>/dev/null | cut -d' ' -f1)
 
 .DEFAULT_GOAL := help
-.PHONY: help install secrets demo run test check bench format psql clean
+.PHONY: help install secrets demo run test check faults soak bench format psql clean
 
 help: ## Print this help.
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -45,6 +45,12 @@ check: $(STAMP) ## What continuous integration runs: lint, format, types, import
 	@$(RUN) mypy
 	@$(VENV)/bin/lint-imports
 	@$(RUN) pytest
+
+faults: $(STAMP) ## Kill, stop, flood and cut everything, one case after the other; FAULTS_REPORT=folder keeps the report.
+	@$(RUN) pytest tests/faults --faults=full $(if $(FAULTS_REPORT),--faults-report=$(FAULTS_REPORT))
+
+soak: $(STAMP) ## Write, edit and delete under random faults for MINUTES=30, then account for everything.
+	@$(RUN) tests.faults.soak --minutes $(or $(MINUTES),30)
 
 bench: $(STAMP) secrets ## Measure this machine against the targets.
 	@$(RUN) bench

@@ -1,4 +1,4 @@
-"""The command line of the benchmark: `python -m bench [ingest|drain|latency|all]`."""
+"""The command line of the benchmark: `python -m bench [ingest|drain|latency|claims|scale|all]`."""
 
 import json
 import shlex
@@ -11,12 +11,14 @@ import click
 from rich.console import Console
 
 from app.errors import NexusError
-from bench import drain, ingest, latency
+from bench import claims, drain, ingest, latency, scale
 from bench.figures import Figure
 from bench.machine import describe, load_average
 from bench.own_stack import OwnStack, running_stack
 from bench.report import TITLES, Run, to_json, to_markdown, to_table
 from bench.texts import long_texts, short_texts
+
+_SETTINGS = {"scale": {"worker_replicas": max(scale.WORKERS), "embedding_threads": 1}}
 
 
 @click.command()
@@ -33,10 +35,10 @@ def main(part: str, texts: Path | None, rounds: int, json_file: Path | None, mar
     figures: dict[str, list[Figure]] = {}
     short = short_texts(texts)
     try:
-        with running_stack(lambda line: console.print(f"[dim]{line}[/dim]")) as stack:
-            for name in TITLES if part == "all" else (part,):
-                loads[name] = load_average()
-                console.print(f"[bold]{TITLES[name]}[/bold] (load average {loads[name]:.1f})")
+        for name in TITLES if part == "all" else (part,):
+            loads[name] = load_average()
+            console.print(f"[bold]{TITLES[name]}[/bold] (load average {loads[name]:.1f})")
+            with running_stack(lambda line: console.print(f"[dim]{line}[/dim]"), **_SETTINGS.get(name, {})) as stack:
                 figures[name] = _measure(name, stack, short, rounds, console)
     except NexusError as error:
         raise click.ClickException(error.message) from error
@@ -53,6 +55,10 @@ def _measure(part: str, stack: OwnStack, short: list[str], rounds: int, console:
     def report(line: str) -> None:
         console.print(f"  {line}")
 
+    if part == "claims":
+        return claims.measure(stack, report)
+    if part == "scale":
+        return scale.measure(stack, short, rounds, report)
     if part == "latency":
         return latency.measure(stack, short, report)
     if part == "ingest":

@@ -96,10 +96,14 @@ class OwnStack:
     @contextmanager
     def workers_stopped(self) -> Iterator[None]:
         """Run the block without workers, and have them back and alive after it."""
-        names = worker_names(self.settings)
-        for name in names:
-            self._supervisor.stop(name)
-        _wait_for(lambda: self._states(names) <= STOPPED_STATES, "the workers do not stop")
+        with self.workers_limited(0):
+            yield
+
+    @contextmanager
+    def workers_limited(self, count: int) -> Iterator[None]:
+        """Run the block with the first so many workers, and have all of them back and alive after it."""
+        names = worker_names(self.settings)[count:]
+        self.stop(*names)
         try:
             yield
         finally:
@@ -108,6 +112,18 @@ class OwnStack:
                 self._supervisor.start(name)
             with self._superuser.cursor() as cursor:
                 _wait_for(lambda: _started_since(cursor, before) >= len(names), "the workers do not come back")
+
+    def stop(self, *names: str) -> None:
+        """Stop programs of the stack, and return when they have ended."""
+        for name in names:
+            self._supervisor.stop(name)
+        _wait_for(lambda: self._states(list(names)) <= STOPPED_STATES, "the programs do not stop")
+
+    def connect(self) -> psycopg2.extensions.connection:
+        """Return a new connection of the superuser, in autocommit."""
+        connection = psycopg2.connect(_superuser_url(self._stack))
+        connection.autocommit = True
+        return connection
 
     def renice_workers(self, nice: int) -> None:
         """Give the workers and all their children a lower priority; only a privileged user can raise it again."""
@@ -180,8 +196,12 @@ def _wait_for(condition: Callable[[], bool], problem: str) -> None:
 
 
 @contextmanager
-def running_stack(report: Callable[[str], None]) -> Iterator[OwnStack]:
+def running_stack(report: Callable[[str], None], **changes: int) -> Iterator[OwnStack]:
     """Start a stack in a temporary folder and take it down, with the folder, after the block.
+
+    Args:
+        report: Is told what happens.
+        changes: Settings that differ from the defaults.
 
     Raises:
         ConfigurationError: An external server is configured: its memories would be deleted.
@@ -191,7 +211,12 @@ def running_stack(report: Callable[[str], None]) -> Iterator[OwnStack]:
     folder = Path(tempfile.mkdtemp(prefix="nexus-bench-"))
     try:
         settings = Settings(
-            data_dir=folder / "data", secrets_dir=folder / "secrets", port=choose(0), flower_port=choose(0), log_level="INFO"
+            data_dir=folder / "data",
+            secrets_dir=folder / "secrets",
+            port=choose(0),
+            flower_port=choose(0),
+            log_level="INFO",
+            **changes,
         )
         external = [name.upper() for name in ("database_url", "redis_url", "broker_url") if environment.is_given(settings, name)]
         if external:

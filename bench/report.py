@@ -12,6 +12,8 @@ TITLES = {
     "drain": "Drain: stored and searchable per second",
     "ingest": "Acknowledged writes",
     "latency": "Latency",
+    "claims": "Claims: one claim of 256 rows",
+    "scale": "Scale-out: the drain by number of worker processes",
 }
 """The parts in the order of the report."""
 
@@ -28,6 +30,10 @@ _LIMITS = {
     "forward pass took nearly half of the time, the rest was spread over about fifteen round trips. The waiting client searches without a "
     "pause and so takes a share of the same two cores. Searches are for information: every query is new, so each is encoded, and with ten "
     "clients ten share the two cores.",
+    "claims": "Updating 256 rows and their index entries. Without the low-water mark each claim under a held snapshot would read the "
+    "entries of all finished rows again.",
+    "scale": "The cores: each worker encodes in one thread, so beyond as many workers as cores nothing is gained, and PostgreSQL's inserts "
+    "into the HNSW index take their share.",
 }
 """What bounds each part, found with a profiler; edit it when a change moves the bound."""
 
@@ -39,7 +45,7 @@ afterwards. Every contender of a part runs in the same run on the same machine, 
 trust the ratios more than the absolute numbers, which change from machine to machine.
 
 Write this page anew with `python -m bench --markdown docs/benchmarks.md`; `--json FILE` keeps every sample, `--texts FILE` takes texts of
-your own (JSON lines with `text`), `python -m bench drain|ingest|latency` runs one part. wrk makes the HTTP load where it is installed.
+your own (JSON lines with `text`), `python -m bench drain|ingest|latency|claims|scale` runs one part. wrk makes the HTTP load where it is installed.
 """
 _BASELINES = """\
 ## What is compared

@@ -4,21 +4,16 @@ Each step can be repeated, and a run that was killed goes on where it stood: wha
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
-from uuid import UUID
 
-import numpy as np
-import orjson
 import structlog
 from sqlalchemy import Connection, TextClause, text
 
 from app.db import Database
-from app.embedding import repository
-from app.embedding.chunking import pool
+from app.embedding.copies import renew_some
 from app.embedding.encoder import Encoder
-from app.embedding.models import ChunkVector, Embedded, EmbeddingModel
+from app.embedding.models import EmbeddingModel
 from app.errors import Conflict, NotFound
 
 _log = structlog.get_logger(__name__)
@@ -76,18 +71,6 @@ _COMPLETE = text(
 )
 _FORGET_COMPLETE = text("DELETE FROM memory_system.agent_models WHERE model_id = :model_id")
 _DROP_WORK = text("SELECT memory_system.drop_model_work(CAST(:model_id AS smallint), :most)")
-_STALE_COPIES = text(
-    """
-    SELECT e.episode_id, e.agent_id, e.input_sha256, c.char_start, c.char_end, c.embedding::text AS vector
-    FROM (SELECT s.episode_id, s.agent_id, s.input_sha256 FROM nexus_memory.zep_episodic_memory s
-          WHERE s.embedding_version IS DISTINCT FROM :version
-            AND EXISTS (SELECT 1 FROM nexus_memory.episode_chunks k
-                        WHERE k.episode_id = s.episode_id AND k.model_id = :model_id AND k.input_sha256 = s.input_sha256)
-          LIMIT :most) e
-    JOIN nexus_memory.episode_chunks c ON c.episode_id = e.episode_id AND c.model_id = :model_id AND c.input_sha256 = e.input_sha256
-    ORDER BY e.episode_id, c.chunk_no
-    """
-)
 _COLUMN_TYPE = text(
     "SELECT format_type(atttypid, atttypmod) FROM pg_attribute"
     " WHERE attrelid = 'nexus_memory.zep_episodic_memory'::regclass AND attname = 'embedding'"
@@ -314,13 +297,10 @@ class ModelMigration:
         changed = 0
         while True:
             with self._worker.transaction() as connection:
-                parameters = {"version": model.version, "model_id": model.model_id, "most": _REFRESH_ROWS}
-                stale = _grouped(connection.execute(_STALE_COPIES, parameters))
-                if stale:
-                    repository.write_pooled(connection, "episodic", model, stale)
-            if not stale:
+                renewed = renew_some(connection, model, _REFRESH_ROWS)
+            if not renewed:
                 return changed
-            changed += len(stale)
+            changed += renewed
             self._tell(Progress("copy", changed, 0))
 
     def rollback(self) -> str:
@@ -364,17 +344,3 @@ class ModelMigration:
     def _ask(self, question: TextClause, **parameters: object) -> int:
         with self._worker.transaction() as connection:
             return int(connection.execute(question, parameters).scalar_one())
-
-
-def _grouped(rows: Iterable[Any]) -> list[Embedded]:
-    """Return each episode of the rows with its chunks and their pooled vector; no order."""
-    episodes: dict[UUID, tuple[Any, list[ChunkVector]]] = {}
-    for row in rows:
-        chunk = ChunkVector(row.char_start, row.char_end, np.array(orjson.loads(row.vector), dtype=np.float32))
-        episodes.setdefault(row.episode_id, (row, []))[1].append(chunk)
-    return [_pooled(row, chunks) for row, chunks in episodes.values()]
-
-
-def _pooled(row: Any, chunks: Sequence[ChunkVector]) -> Embedded:
-    mean = pool(np.stack([chunk.vector for chunk in chunks]), [chunk.char_end - chunk.char_start for chunk in chunks])
-    return Embedded(row.episode_id, row.agent_id, bytes(row.input_sha256), tuple(chunks), mean)

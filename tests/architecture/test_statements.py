@@ -15,6 +15,21 @@ from tests.factories.statements import Sql
 _DIALECT: Any = PGDialect_asyncpg()  # type: ignore[no-untyped-call]
 
 
+_HOLD_SQL = {
+    "copies",
+    "database_setup",
+    "db",
+    "dead",
+    "health",
+    "migration",
+    "repository",
+    "service",
+    "stats",
+    "status",
+    "workers",
+}
+
+
 def clauses(value: object, name: str) -> Iterator[tuple[str, TextClause]]:
     if isinstance(value, TextClause):
         yield name, value
@@ -29,7 +44,7 @@ def clauses(value: object, name: str) -> Iterator[tuple[str, TextClause]]:
 def statements() -> Iterator[tuple[str, str]]:
     """Yield each text() of a module of app, by name, with $1 for parameters."""
     for info in pkgutil.walk_packages(app.__path__, "app."):
-        if info.name.rpartition(".")[2] not in {"repository", "service", "stats", "workers", "db", "database_setup", "health", "dead", "status", "migration"}:
+        if info.name.rpartition(".")[2] not in _HOLD_SQL:
             continue
         module = importlib.import_module(info.name)
         for attribute, value in vars(module).items():

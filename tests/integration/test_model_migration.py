@@ -13,7 +13,7 @@ from app.db import Database
 from app.embedding.migration import ModelMigration, Progress
 from app.embedding.models import EmbeddingModel
 from app.embedding.weights import DEFAULT_SHA256, find_source
-from app.errors import Conflict, ConfigurationError, NotFound
+from app.errors import ConfigurationError, Conflict, NotFound
 from app.search.query import SearchQuery
 from tests.factories.encoder import FakeEncoder
 from tests.factories.episodes import edit, new_episode
@@ -140,8 +140,16 @@ def test_every_search_finds_while_the_model_changes(
     assert sql.one("SELECT vector_dims(embedding) FROM nexus_memory.zep_episodic_memory WHERE episode_id = %s", str(late[0])) == 64
 
 
+def noting(calls: list[str], name: str, encode: Callable[[str], Any]) -> Callable[[str], Any]:
+    def encode_and_note(query: str) -> Any:
+        calls.append(name)
+        return encode(query)
+
+    return encode_and_note
+
+
 def test_agent_changes_over_when_its_own_episodes_are_complete(
-    services: Services, workshop: Workshop, migration: Migrate, encoders: dict[str, FakeEncoder], sql: Sql
+    services: Services, workshop: Workshop, migration: Migrate, encoders: dict[str, FakeEncoder], sql: Sql, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store(services, "alice", "the lighthouse")
     store(services, "boris", "the lighthouse")
@@ -157,8 +165,7 @@ def test_agent_changes_over_when_its_own_episodes_are_complete(
         models = services.search._encoder.models()
     calls: list[str] = []
     for name, encoder in (("old", encoders[DEFAULT_SHA256]), ("new", encoders[OTHER])):
-        real = encoder.encode_query
-        encoder.encode_query = lambda text, name=name, real=real: (calls.append(name), real(text))[1]  # type: ignore[method-assign, misc]
+        monkeypatch.setattr(encoder, "encode_query", noting(calls, name, encoder.encode_query))
     assert best(services, "alice", "the lighthouse?") == ("the lighthouse", 1.0)
     assert best(services, "boris", "the lighthouse!") == ("the lighthouse", 1.0)
     assert calls == ["new", "old"]
