@@ -196,7 +196,7 @@ def _wait_for(condition: Callable[[], bool], problem: str) -> None:
 
 
 @contextmanager
-def running_stack(report: Callable[[str], None], **changes: int) -> Iterator[OwnStack]:
+def running_stack(report: Callable[[str], None], **changes: Any) -> Iterator[OwnStack]:
     """Start a stack in a temporary folder and take it down, with the folder, after the block.
 
     Args:
