@@ -115,9 +115,11 @@ class EmbeddingService:
                 embedded, faults = self._embed(assembler, items, known)
             except MemoryError:
                 # A batch too large for this machine is not the rows' fault.
-                return self._refund(started, "out_of_memory: MemoryError", "each row is tried alone; lower BATCH_CHARS if this recurs")
+                self._refund(started, "out_of_memory: MemoryError", "each row is tried alone; lower BATCH_CHARS if this recurs")
+                return BatchOutcome(lost=len(claim.target_ids))
             except _ModelBroken as broken:
-                return self._refund(started, str(broken), "the worker rests until its encoder works again")
+                self._refund(started, str(broken), "the worker rests until its encoder works again")
+                return BatchOutcome(lost=len(claim.target_ids))
             done = self._finish(assembler.model, started, embedded) if embedded else 0
             for reason, faulty in faults.items():
                 self._fail(started.only(faulty), reason)
@@ -257,12 +259,11 @@ class EmbeddingService:
             action="retried by itself until it is dead; then `python -m app queue dead` shows it by cause",
         )
 
-    def _refund(self, claim: Claim, reason: str, action: str) -> BatchOutcome:
+    def _refund(self, claim: Claim, reason: str, action: str) -> None:
         """Put rows back uncharged, to be tried alone."""
         with self._database.transaction() as connection:
             queue_repository.refund(connection, claim, delay_seconds=_REFUND_SECONDS, error=reason, solo=True)
         _log.warning("batch_refunded", error=reason, rows=len(claim.target_ids), action=action)
-        return BatchOutcome(lost=len(claim.target_ids))
 
     @contextmanager
     def _renewing(self, claim: Claim) -> Iterator[None]:

@@ -21,7 +21,7 @@ AGENT = "alice"
 _MOST_ROUNDS = 200
 _KINDS = st.lists(st.sampled_from(["plain", "plain", "twin", "huge", "poison"]), min_size=1, max_size=4)
 _WHICH = st.integers(0, 30)
-_EVENTS = ("edit", "delete", "touch", "again", "crash", "lease ends", "lost to another", "reported when lost")
+_EVENTS = ("edit", "delete", "touch", "again", "crash", "lease ends", "lost to another")
 _TOUCH = "UPDATE nexus_memory.zep_episodic_memory SET importance_score = 1 - importance_score WHERE episode_id = %s"
 _HELD_EDIT = "UPDATE nexus_memory.zep_episodic_memory SET content = content || ' again' WHERE episode_id = %s"
 _REWRITE = text("UPDATE nexus_memory.zep_episodic_memory SET content = content WHERE episode_id = :id")
@@ -189,6 +189,16 @@ class QueueMachine(RuleBasedStateMachine):
         choice = busy if busy and which % 4 else self.claimed
         return choice[-1 - (which // 4) % len(choice)]
 
+    def fresh(self, which: int) -> Batch | None:
+        """Return a batch that nobody has started, claimed now if need be; None when there is no work."""
+        for claims in (False, True):
+            if claims:
+                self.claim(waits=True)
+            fresh = [batch for batch in self.claimed if self.world.unstarted(batch)]
+            if fresh:
+                return fresh[which % len(fresh)]
+        return None
+
     # Workers.
 
     @precondition(lambda self: self.claimed)
@@ -222,11 +232,13 @@ class QueueMachine(RuleBasedStateMachine):
         """Return whether the encoder fails for the text, and for no other reason than the text."""
         return self.kinds[target_id] == "poison" and not self.cured
 
-    @precondition(lambda self: self.claimed)
+    @precondition(lambda self: self.live)
     @rule(which=_WHICH, event=st.sampled_from(_EVENTS))
     def deliver_meanwhile(self, which: int, event: str) -> None:
         """While a worker encodes, the world moves on."""
-        batch = self.batch(which)
+        batch = self.fresh(which)
+        if batch is None:
+            return
         target_id = batch.claim.target_ids[0]
 
         def act() -> None:
@@ -240,12 +252,11 @@ class QueueMachine(RuleBasedStateMachine):
                     self.change_nothing_to_encode(index, unrelated=True)
                 case "again":
                     assert self.process(batch).done == 0, "a second delivery worked too"
-                case "lease ends" | "lost to another" | "reported when lost":
+                case "lease ends" | "lost to another":
                     self.world.end_leases(batch)
                     self.reap()
-                    if event != "lease ends":
+                    if event == "lost to another":
                         self.claim(1, waits=True)
-                    if event == "reported when lost":
                         self.report_crash(batch)
                 case "crash":
                     self.report_crash(batch)
@@ -254,11 +265,13 @@ class QueueMachine(RuleBasedStateMachine):
         self.process(batch)
         self.meanwhile = None
 
-    @precondition(lambda self: self.claimed)
+    @precondition(lambda self: self.live)
     @rule(which=_WHICH, edits=st.booleans(), commits=st.booleans())
     def deliver_while_a_client_holds(self, which: int, edits: bool, commits: bool) -> None:
         """A client's open transaction holds the first episode while the worker finishes."""
-        batch = self.batch(which)
+        batch = self.fresh(which)
+        if batch is None:
+            return
         target_id = batch.claim.target_ids[0]
         was = self.world.unstarted(batch).get(target_id)
         with closing(self.world.new_client()) as client:
@@ -277,10 +290,12 @@ class QueueMachine(RuleBasedStateMachine):
         if was is not None and was_held and not edits:
             self.check_charge(target_id, was, stored_row(self.world.sql, target_id))
 
-    @precondition(lambda self: self.claimed)
+    @precondition(lambda self: self.live)
     @rule(which=_WHICH)
     def kill_the_worker(self, which: int) -> None:
-        batch = self.batch(which)
+        batch = self.fresh(which)
+        if batch is None:
+            return
 
         def die() -> None:
             raise WorkerDied
@@ -304,11 +319,13 @@ class QueueMachine(RuleBasedStateMachine):
         assert taken == len(held), "a stale token took rows back"
         self.world.check_taken_back(held)
 
-    @precondition(lambda self: self.claimed)
+    @precondition(lambda self: self.live)
     @rule(which=_WHICH)
     def break_the_model(self, which: int) -> None:
         """The encoder fails for every text: no row pays for it."""
-        batch = self.batch(which)
+        batch = self.fresh(which)
+        if batch is None:
+            return
         before = self.world.unstarted(batch)
         self.world.encoder.broken = RuntimeError()
         try:

@@ -93,9 +93,8 @@ class World:
 
     def held(self, batch: Batch) -> dict[UUID, QueueRow]:
         """Return those rows of a batch that its token still holds."""
-        held = {
-            target_id for (target_id,) in self.sql(f"SELECT target_id::text FROM {_QUEUE} WHERE claim_token = %s", str(batch.claim.token))
-        }
+        token = str(batch.claim.token)
+        held = {target_id for (target_id,) in self.sql(f"SELECT target_id::text FROM {_QUEUE} WHERE claim_token = %s", token)}
         return self.rows(target_id for target_id in batch.claim.target_ids if str(target_id) in held)
 
     def unstarted(self, batch: Batch) -> dict[UUID, QueueRow]:
@@ -113,11 +112,8 @@ class World:
 
     def end_leases(self, batch: Batch | None = None) -> None:
         """End the lease of a batch by hand, or every lease."""
-        token = None if batch is None else str(batch.claim.token)
-        self.sql(
-            f"UPDATE {_QUEUE} SET lease_until = now() - interval '1 s' WHERE state = 'processing' AND claim_token = coalesce(%s, claim_token)",
-            token,
-        )
+        of_batch = "" if batch is None else f" AND claim_token = '{batch.claim.token}'"
+        self.sql(f"UPDATE {_QUEUE} SET lease_until = now() - interval '1 s' WHERE state = 'processing'{of_batch}")
 
     def make_due(self) -> None:
         """End every wait for a next attempt by hand."""
@@ -138,6 +134,15 @@ class World:
         else:
             lose = f"DELETE FROM {_QUEUE} WHERE target_id = %s"
         self.sql(lose, str(target_id))
+
+    def check_taken_back(self, before: dict[UUID, QueueRow]) -> None:
+        """Hold a crash to its price: a started row keeps its charge and goes alone, or dies of it; another one only moves."""
+        for target_id, was in before.items():
+            now = stored_row(self.sql, target_id)
+            is_started = was.started_at is not None
+            state = "dead" if is_started and was.retry_count == ATTEMPTS else "pending"
+            expected = (state, was.retry_count, was.solo or is_started)
+            assert (now.state, now.retry_count, now.solo) == expected, f"crashed: {was} became {now}"
 
     def check_now(self, accepted: int, deleted: int) -> None:
         """Raise AssertionError unless what must always hold does; so many episodes were accepted and deleted."""

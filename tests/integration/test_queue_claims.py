@@ -267,7 +267,7 @@ def test_two_reapers_take_each_row_once(services: Services, workshop: Workshop, 
 
 
 def test_failing_broker_costs_neither_a_lease_nor_an_attempt(
-    services: Services, workshop: Workshop, database_settings: Settings, sql: Sql
+    services: Services, workshop: Workshop, database_settings: Settings, sql: Sql, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (episode_id,) = store(services, 1)
     workshop.announce()
@@ -278,7 +278,8 @@ def test_failing_broker_costs_neither_a_lease_nor_an_attempt(
         sent.extend(batches)
         raise ConnectionError("broker is gone")
 
-    dispatcher = Dispatcher(workshop.queue, publish, waits.append, database_settings)
+    dispatcher = Dispatcher(workshop.queue, publish, lambda _: None, database_settings)
+    monkeypatch.setattr(dispatcher._stop, "wait", waits.append)
     assert dispatcher.run_once()
     row = stored_row(sql, episode_id)
     assert (row.state, row.retry_count, row.claim_token) == ("pending", 0, None)
