@@ -45,7 +45,8 @@ afterwards. Every contender of a part runs in the same run on the same machine, 
 trust the ratios more than the absolute numbers, which change from machine to machine.
 
 Write this page anew with `python -m bench --markdown docs/benchmarks.md`; `--json FILE` keeps every sample, `--texts FILE` takes texts of
-your own (JSON lines with `text`), `python -m bench drain` (or `ingest`, `latency`, `claims`, `scale`) runs one part. wrk makes the HTTP load where it is installed.
+your own (JSON lines with `text`), `python -m bench drain` (or `ingest`, `latency`, `claims`, `scale`) runs one part.
+wrk makes the HTTP load where it is installed.
 """
 _BASELINES = """\
 ## What is compared

@@ -5,6 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
+_LEAST_RATE = 0.001
+"""Episodes a second. A worker that did less was not held up by the work, and says nothing about what another one would do."""
+
 
 @dataclass(frozen=True, slots=True)
 class Advice:
@@ -43,7 +46,7 @@ def advise(pending: int, rates: Sequence[float | None], drain_minutes: float) ->
         rates: One entry for each live worker without a problem, in any order: episodes a second while busy, None before its first batch.
         drain_minutes: In how many minutes the backlog shall be gone; positive.
     """
-    measured = [rate for rate in rates if rate is not None and rate > 0]
+    measured = [rate for rate in rates if rate is not None and rate >= _LEAST_RATE]
     rate = median(measured) if measured else None
     if pending == 0:
         return Advice(1, len(rates), pending, drain_minutes, rate, 0.0, "nothing is pending; one worker is enough")

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from kombu import Connection
+from kombu.connection import Connection
 from pydantic import ValidationError
 
 from app.config import ALL_SECRETS, ROLE_SECRETS, Settings, load_settings
@@ -113,7 +113,7 @@ def test_redis_urls_get_their_users_and_keep_their_own(secrets: Path) -> None:
 def test_rabbitmq_url_gets_its_user_and_keeps_its_own(scheme: str, secrets: Path) -> None:
     (secrets / "rabbitmq_password.txt").write_text("p@ss:w/rd%?#é\n", encoding="utf-8")
     settings = Settings(secrets_dir=secrets, rabbitmq_user="me@work", broker_url=f"{scheme}://h:1//")
-    with Connection(settings.broker_dsn) as connection:
+    with Connection(settings.broker_dsn) as connection:  # type: ignore[no-untyped-call]
         assert (connection.userid, connection.password) == ("me@work", "p@ss:w/rd%?#é")
         assert (connection.hostname, connection.port, connection.virtual_host) == ("h", 1, "/")
     given = Settings(secrets_dir=secrets / "none", broker_url=f"{scheme}://me:mine@h//")
