@@ -83,7 +83,11 @@ _START = text(
 
 _RENEW = text(f"{_held()} SET lease_until = now() + make_interval(secs => :lease_seconds) {_JOIN_HELD}")
 
-_OWNED = text(f"SELECT target_id FROM memory_system.embeddings_queue WHERE {_OF_CLAIM} ORDER BY target_id FOR UPDATE")
+# Started, because a crash of PostgreSQL can lose a start that did not wait for the disk and keep the claim before it: such a row
+# was never charged as far as anybody knows, so it goes back and is done again.
+_OWNED = text(
+    f"SELECT target_id FROM memory_system.embeddings_queue WHERE {_OF_CLAIM} AND started_at IS NOT NULL ORDER BY target_id FOR UPDATE"
+)
 
 _DONE = text(
     f"""

@@ -420,3 +420,31 @@ def test_connections_cut_under_the_worker_cost_time_only(services: Services, wor
 def test_finished_rows_are_locked_in_one_order(workshop: Workshop) -> None:
     assert "ORDER BY episode_id FOR NO KEY UPDATE SKIP LOCKED" in embedding_repository._LOCKS["episodic"].text
     assert "ORDER BY target_id FOR UPDATE" in repository._OWNED.text
+
+
+def start_is_lost(services: Services, workshop: Workshop, sql: Sql) -> None:
+    """PostgreSQL crashes while a worker encodes, and loses the start, whose commit did not wait for the disk, but not the claim."""
+    episode_id = services.episodes.store("alice", new_episode(OLD)).episode_id
+    (batch,) = workshop.claim()
+
+    def lose_the_start(_: Sequence[str]) -> None:
+        workshop.encoder.before = lambda _: None
+        sql("UPDATE memory_system.embeddings_queue SET started_at = NULL, retry_count = 0")
+
+    workshop.encoder.before = lose_the_start
+    assert workshop.process(batch).done == 0, "work was finished that nobody is known to have started"
+    assert (stored_row(sql, episode_id).state, stored_row(sql, episode_id).retry_count) == ("pending", 0)
+    assert workshop.drain(waits=True) == 1
+    assert stored_row(sql, episode_id).retry_count == 1
+
+
+def test_start_lost_in_a_crash_is_made_again(services: Services, workshop: Workshop, sql: Sql) -> None:
+    start_is_lost(services, workshop, sql)
+
+
+def test_mutant_that_finishes_unstarted_work_is_noticed(
+    services: Services, workshop: Workshop, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repository, "_OWNED", text(repository._OWNED.text.replace("AND started_at IS NOT NULL", "")))
+    with pytest.raises(AssertionError, match="nobody is known"):
+        start_is_lost(services, workshop, sql)
