@@ -13,6 +13,7 @@ from sqlalchemy import Connection, TextClause, text
 from app.db import Database
 from app.embedding.copies import renew_some
 from app.embedding.encoder import Encoder
+from app.embedding.model_status import ModelStatus, read_status
 from app.embedding.models import EmbeddingModel
 from app.errors import Conflict, NotFound
 
@@ -27,11 +28,9 @@ _MOST_PENDING = 2_000
 _REFRESH_ROWS = 200
 _DROP_ROWS = 5_000
 _POLL_SECONDS = 0.5
+_ROUNDS = 2
+"""The second is for agents that came during the first; those that come during it have work of both models from their first episode."""
 
-_MODELS = text(
-    "SELECT model_id, name, version, dimensions, fingerprint, source, is_active, is_target FROM memory_system.embedding_models"
-    " ORDER BY model_id"
-)
 _ADD = text(
     "INSERT INTO memory_system.embedding_models (model_id, name, version, dimensions, fingerprint, source)"
     " SELECT max(model_id) + 1, :name, :version, :dimensions, :fingerprint, :source FROM memory_system.embedding_models RETURNING model_id"
@@ -50,22 +49,46 @@ _AGENTS_LEFT = text(
     ORDER BY 1
     """
 )
+# Agents that may not change over yet: an episode has no work of its present input under the model, or died of it. Those whose
+# latest episodes are just on their way may.
+_NOT_READY = text(
+    """
+    SELECT DISTINCT e.agent_id FROM nexus_memory.zep_episodic_memory e
+    LEFT JOIN memory_system.embeddings_queue q
+        ON q.target_kind = 'episodic' AND q.target_id = e.episode_id AND q.model_id = :model_id AND q.input_sha256 = e.input_sha256
+    WHERE (q.state IS NULL OR q.state = 'dead')
+      AND NOT EXISTS (SELECT 1 FROM memory_system.agent_models a WHERE a.agent_id = e.agent_id AND a.model_id = :model_id)
+    ORDER BY 1
+    """
+)
 _ALL_AGENTS = text(
     "SELECT agent_id FROM nexus_memory.zep_episodic_memory UNION SELECT agent_id FROM nexus_memory.semantic_memories ORDER BY 1"
 )
 _ENQUEUE = text("SELECT memory_system.enqueue_for_model(:agent_id, CAST(:model_id AS smallint), :most)")
 _PENDING = text("SELECT count(*) FROM memory_system.embeddings_queue WHERE model_id = :model_id AND state IN ('pending', 'processing')")
+_NEWEST = text("SELECT coalesce(max(seq), 0) FROM nexus_memory.zep_episodic_memory")
+_PENDING_UNTIL = text(
+    """
+    SELECT count(*) FROM memory_system.embeddings_queue q
+    JOIN nexus_memory.zep_episodic_memory e ON q.target_kind = 'episodic' AND e.episode_id = q.target_id AND e.seq <= :until
+    WHERE q.model_id = :model_id AND q.state IN ('pending', 'processing')
+    """
+)
 _DEAD = text("SELECT count(*) FROM memory_system.embeddings_queue WHERE model_id = :model_id AND state = 'dead'")
-# Complete: every episode of the agent has its vectors of the model, or died trying when that is accepted.
+# Complete: every episode of the agent that was there at the start has its vectors of the model, or died trying when that is
+# accepted. Later ones are embedded under both models at the same pace, so an agent that never stops writing changes over too.
 _COMPLETE = text(
     """
     INSERT INTO memory_system.agent_models (agent_id, model_id)
     SELECT a.agent_id, :model_id FROM unnest(CAST(:agents AS text[])) AS a (agent_id)
     WHERE NOT EXISTS (
         SELECT 1 FROM nexus_memory.zep_episodic_memory e
-        LEFT JOIN memory_system.embeddings_queue q
-            ON q.target_kind = 'episodic' AND q.target_id = e.episode_id AND q.model_id = :model_id AND q.input_sha256 = e.input_sha256
-        WHERE e.agent_id = a.agent_id AND NOT coalesce(q.state = 'done' OR (q.state = 'dead' AND :accepts_dead), false))
+        WHERE e.agent_id = a.agent_id AND e.seq <= :until
+          AND NOT EXISTS (SELECT 1 FROM nexus_memory.episode_chunks c
+                          WHERE c.episode_id = e.episode_id AND c.model_id = :model_id AND c.input_sha256 = e.input_sha256)
+          AND NOT (:accepts_dead AND EXISTS (
+              SELECT 1 FROM memory_system.embeddings_queue q
+              WHERE q.target_kind = 'episodic' AND q.target_id = e.episode_id AND q.model_id = :model_id AND q.state = 'dead')))
     ON CONFLICT DO NOTHING RETURNING agent_id
     """
 )
@@ -75,28 +98,6 @@ _COLUMN_TYPE = text(
     "SELECT format_type(atttypid, atttypmod) FROM pg_attribute"
     " WHERE attrelid = 'nexus_memory.zep_episodic_memory'::regclass AND attname = 'embedding'"
 )
-_COUNT_VECTORS = text(
-    "SELECT model_id, count(DISTINCT episode_id) AS episodes, count(*) AS chunks FROM nexus_memory.episode_chunks GROUP BY model_id"
-)
-_COUNT_WORK = text("SELECT model_id, state, count(*) AS rows FROM memory_system.embeddings_queue GROUP BY model_id, state")
-_COUNT_COMPLETE = text("SELECT model_id, count(*) AS agents FROM memory_system.agent_models GROUP BY model_id")
-
-
-@dataclass(frozen=True, slots=True)
-class ModelStatus:
-    """One model: its role (active, target or unused), and what is stored and to be done under it."""
-
-    model_id: int
-    name: str
-    version: str
-    dimensions: int
-    fingerprint: str
-    source: str
-    role: str
-    episodes: int
-    chunks: int
-    work: dict[str, int]
-    complete_agents: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,31 +126,12 @@ class ModelMigration:
         self._owner = owner
         self._worker = worker
         self._tell = tell
+        self._until = 0
 
     def status(self) -> list[ModelStatus]:
         """Return every model that the database knows, in order of model_id."""
         with self._worker.transaction() as connection:
-            vectors = {row.model_id: row for row in connection.execute(_COUNT_VECTORS)}
-            complete = {row.model_id: row.agents for row in connection.execute(_COUNT_COMPLETE)}
-            work: dict[int, dict[str, int]] = {}
-            for row in connection.execute(_COUNT_WORK):
-                work.setdefault(row.model_id, {})[row.state] = row.rows
-            return [
-                ModelStatus(
-                    model_id=row.model_id,
-                    name=row.name,
-                    version=row.version,
-                    dimensions=row.dimensions,
-                    fingerprint=row.fingerprint,
-                    source=row.source,
-                    role="active" if row.is_active else "target" if row.is_target else "unused",
-                    episodes=vectors[row.model_id].episodes if row.model_id in vectors else 0,
-                    chunks=vectors[row.model_id].chunks if row.model_id in vectors else 0,
-                    work=work.get(row.model_id, {}),
-                    complete_agents=complete.get(row.model_id, 0),
-                )
-                for row in connection.execute(_MODELS)
-            ]
+            return read_status(connection)
 
     def begin(self, encoder: Encoder, source: str) -> EmbeddingModel:
         """Make the encoder's model the target, and return it; one that is the target already is gone on with.
@@ -216,20 +198,24 @@ class ModelMigration:
             rows_per_second: Most rows enqueued in a second; None leaves it to the workers.
             accepts_dead: Whether an agent counts as complete though some of its episodes died.
         """
-        agents = self._agents_left(target)
+        for _ in range(_ROUNDS):
+            agents = self._agents(_AGENTS_LEFT, target)
+            self._until = self._ask(_NEWEST)
+            self._embed_agents(agents, target, rows_per_second, accepts_dead=accepts_dead)
+        return int(self._ask(_DEAD, model_id=target.model_id))
+
+    def _embed_agents(self, agents: Sequence[str], target: EmbeddingModel, rows_per_second: float | None, *, accepts_dead: bool) -> None:
         waiting: list[str] = []
         for number, agent_id in enumerate(agents, start=1):
             for _ in self._enqueue(agent_id, target, rows_per_second):
                 waiting = self._complete(waiting, target, accepts_dead=accepts_dead)
             waiting.append(agent_id)
             self._tell(Progress("enqueue", number, len(agents), f"{len(agents) - len(waiting)} of {len(agents)} agents complete"))
-        while waiting and self._ask(_PENDING, model_id=target.model_id):
+        while waiting and (left := self._ask(_PENDING_UNTIL, model_id=target.model_id, until=self._until)):
             waiting = self._complete(waiting, target, accepts_dead=accepts_dead)
-            done = len(agents) - len(waiting)
-            self._tell(Progress("embed", done, len(agents), f"{self._ask(_PENDING, model_id=target.model_id):,} episodes wait"))
+            self._tell(Progress("embed", len(agents) - len(waiting), len(agents), f"{left:,} episodes wait"))
             time.sleep(_POLL_SECONDS)
         self._complete(waiting, target, accepts_dead=accepts_dead)
-        return int(self._ask(_DEAD, model_id=target.model_id))
 
     def _enqueue(self, agent_id: str, target: EmbeddingModel, rows_per_second: float | None) -> Iterator[int]:
         """Enqueue an agent's episodes in portions, waiting while there is enough in the queue; yield the size of each."""
@@ -249,21 +235,26 @@ class ModelMigration:
     def _complete(self, agents: Sequence[str], target: EmbeddingModel, *, accepts_dead: bool) -> list[str]:
         """Let the agents change over whose episodes are all embedded, and return those that are not there yet."""
         with self._worker.transaction() as connection:
-            parameters = {"agents": list(agents), "model_id": target.model_id, "accepts_dead": accepts_dead}
+            parameters = {
+                "agents": list(agents),
+                "model_id": target.model_id,
+                "until": self._until,
+                "accepts_dead": accepts_dead,
+            }
             done = {row.agent_id for row in connection.execute(_COMPLETE, parameters)}
         return [agent_id for agent_id in agents if agent_id not in done]
 
-    def _agents_left(self, target: EmbeddingModel) -> list[str]:
+    def _agents(self, question: TextClause, target: EmbeddingModel) -> list[str]:
         with self._worker.transaction() as connection:
-            return [row.agent_id for row in connection.execute(_AGENTS_LEFT, {"model_id": target.model_id})]
+            return [row.agent_id for row in connection.execute(question, {"model_id": target.model_id})]
 
     def activate(self, target: EmbeddingModel) -> None:
         """Make the target the active model; the old one's vectors stay, for a way back.
 
         Raises:
-            Conflict: Some agent's episodes are not complete.
+            Conflict: Some agent has an episode without work under the target, or a dead one that was not accepted.
         """
-        left = self._agents_left(target)
+        left = self._agents(_NOT_READY, target)
         if left:
             raise Conflict(f"{len(left)} agents are not complete under {target.name}, the first is {left[0]}")
         with self._owner.transaction() as connection:

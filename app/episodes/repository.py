@@ -90,6 +90,7 @@ _WAS_DELETED = text(
 _ALL_OPEN = text(
     "SELECT count(*) FROM memory_system.embeddings_queue"
     " WHERE agent_id = :agent_id AND state IN ('pending', 'processing') AND target_kind = 'episodic'"
+    " AND model_id = (SELECT m.model_id FROM memory_system.embedding_models m WHERE m.is_active)"
 )
 
 

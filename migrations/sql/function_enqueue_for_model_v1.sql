@@ -1,5 +1,6 @@
 -- Enqueues one agent's episodes, and once the model is active its semantic memories, in the low lane, for which a model has no work of their present input, done or to be done.
--- Returns how many; zero when nothing of the agent is missing. Work that an edit outdated, while the model was not in use, is renewed.
+-- Returns how many; zero when nothing of the agent is missing. Work whose outcome an
+-- edit removed, while the model was not in use, is renewed.
 CREATE FUNCTION memory_system.enqueue_for_model(for_agent text, for_model smallint, most integer) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
@@ -15,13 +16,16 @@ BEGIN
     WHERE e.agent_id = for_agent
       AND NOT EXISTS (SELECT 1 FROM memory_system.embeddings_queue known
                       WHERE known.target_kind = 'episodic' AND known.target_id = e.episode_id AND known.model_id = for_model
-                        AND known.input_sha256 = e.input_sha256)
+                        AND known.input_sha256 = e.input_sha256
+                        AND (known.state <> 'done' OR EXISTS (
+                            SELECT 1 FROM nexus_memory.episode_chunks c
+                            WHERE c.episode_id = e.episode_id AND c.model_id = for_model AND c.input_sha256 = e.input_sha256)))
     ORDER BY e.episode_id LIMIT most
     ON CONFLICT (target_kind, target_id, model_id) DO UPDATE
         SET generation = q.generation + 1, input_sha256 = excluded.input_sha256, input_chars = excluded.input_chars,
             state = 'pending', priority = excluded.priority, due_at = now(), claim_token = NULL, started_at = NULL,
             lease_until = NULL, retry_count = 0, solo = false, last_error = NULL, enqueued_at = now(), processed_at = NULL
-        WHERE q.input_sha256 <> excluded.input_sha256;
+        WHERE q.input_sha256 <> excluded.input_sha256 OR q.state = 'done';
     GET DIAGNOSTICS enqueued = ROW_COUNT;
     -- A semantic memory has room for one vector, so its turn comes when the model is active.
     INSERT INTO memory_system.embeddings_queue

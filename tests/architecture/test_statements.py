@@ -22,6 +22,7 @@ _HOLD_SQL = {
     "dead",
     "health",
     "migration",
+    "model_status",
     "repository",
     "service",
     "stats",

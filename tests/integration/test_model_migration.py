@@ -339,3 +339,49 @@ def test_every_vector_names_the_fingerprint_of_its_model(services: Services, wor
     assert sql("SELECT DISTINCT m.fingerprint FROM nexus_memory.episode_chunks JOIN memory_system.embedding_models m USING (model_id)") == [
         (DEFAULT_SHA256,)
     ]
+
+
+def test_edit_and_its_undoing_under_the_other_model_are_embedded_on_the_way_back(
+    services: Services, workshop: Workshop, migration: Migrate, encoders: dict[str, FakeEncoder], sql: Sql
+) -> None:
+    """The text is what the old model embedded once, and its vector went with the edit in between."""
+    (episode_id,) = store(services, "alice", "as it was")
+    workshop.drain()
+    with Working(workshop):
+        run(migration(), encoders[OTHER])
+        edit(services.database, "alice", episode_id, "changed")
+        edit(services.database, "alice", episode_id, "as it was")
+        run(migration(), encoders[DEFAULT_SHA256], "")
+    assert vectors(sql)[1] == 1
+    assert best(services, "alice", "as it was") == ("as it was", 1.0)
+
+
+def test_agents_that_never_stop_writing_and_agents_that_come_late_change_over(
+    services: Services, workshop: Workshop, migration: Migrate, encoders: dict[str, FakeEncoder], sql: Sql
+) -> None:
+    store(services, "alice", *(f"text {n}" for n in range(20)))
+    workshop.drain()
+    stop = threading.Event()
+
+    def write_on() -> None:
+        number = 0
+        while not stop.is_set():
+            number += 1
+            store(services, "alice", f"more {number}")
+            store(services, f"late-{number % 50}", f"hello {number}")
+
+    writing = threading.Thread(target=write_on)
+    writing.start()
+    try:
+        with Working(workshop):
+            run(migration(), encoders[OTHER])
+    finally:
+        stop.set()
+        writing.join()
+    workshop.drain()
+    assert services.integrity.identity().drift == 0
+    unembedded = sql.one(
+        "SELECT count(*) FROM nexus_memory.zep_episodic_memory e WHERE NOT EXISTS"
+        " (SELECT 1 FROM nexus_memory.episode_chunks c WHERE c.episode_id = e.episode_id AND c.model_id = 2)"
+    )
+    assert unembedded == 0
