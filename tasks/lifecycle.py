@@ -89,10 +89,17 @@ def _start_child(**_: Any) -> None:
         _child = ChildProcess()
         _child.start()
     except NexusError as error:
-        _log.critical("worker_cannot_start", code=error.code, error=error.message)
-        # Without a pause the parent would replace this child as fast as it can.
-        threading.Event().wait(5)
-        os._exit(1)
+        _give_up(error.code, error.message)
+    except Exception as error:  # noqa: BLE001
+        # Celery swallows what a signal's receiver raises: the child would live on and fail every message it takes.
+        _give_up("internal_error", type(error).__name__)
+
+
+def _give_up(code: str, message: str) -> None:
+    """End this child, so that the parent replaces it; after a pause, or it would do so as fast as it can."""
+    _log.critical("worker_cannot_start", code=code, error=message, action="the process tries again by itself; mend what it names")
+    threading.Event().wait(5)
+    os._exit(1)
 
 
 @worker_process_shutdown.connect

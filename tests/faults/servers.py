@@ -1,0 +1,193 @@
+"""PostgreSQL, Redis and RabbitMQ of the suite's own, which can be killed, stopped, frozen and started again on the same port."""
+
+import signal
+from pathlib import Path
+from typing import Literal, Protocol
+
+from kombu.connection import Connection
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+from redis.retry import Retry
+
+from app.stack import ports, redis_server
+from app.stack.layout import Layout
+from app.stack.postgres import Postgres
+from tasks.names import CONSUMED_QUEUES
+from tests.factories.processes import LocalProcess, wait_until
+from tests.factories.rabbitmq import RabbitServer
+
+_START_SECONDS = 60.0
+_PRIORITY_STEPS = ("", "\x06\x163", "\x06\x166", "\x06\x169")
+_BROKER_DB = 1
+_ADMIN = "faults"
+
+ShutDown = Literal["fast", "immediate"]
+_SIGNALS = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}
+
+
+class PostgresServer:
+    """One cluster with the service's own configuration, fsync included.
+
+    Args:
+        layout: Where it lies.
+    """
+
+    def __init__(self, layout: Layout) -> None:
+        self.port = ports.choose(0)
+        self._postgres = Postgres(layout, lambda _: None)
+        user = self._postgres.prepare(self.port)
+        self._process = LocalProcess("postgres", self._postgres.command, layout.logs, {"LC_ALL": "C", "TZ": "UTC"}, user)
+
+    @property
+    def superuser_dsn(self) -> str:
+        """SQLAlchemy URL of the cluster's superuser."""
+        return self._postgres.superuser_dsn(self.port)
+
+    def start(self) -> None:
+        """Start it and return once it takes connections, its log replayed."""
+        self._process.start()
+        wait_until(lambda: self._postgres.problem(self.port) is None, _START_SECONDS, "PostgreSQL does not start", every=0.05)
+
+    def stop(self, how: ShutDown = "fast") -> None:
+        """Shut it down as `pg_ctl stop -m` does."""
+        self._process.stop(_START_SECONDS, signal.Signals(_SIGNALS[how]))
+
+
+class Broker(Protocol):
+    """What the suite does to a broker, whichever it is."""
+
+    name: str
+    port: int
+
+    def start(self) -> None:
+        """Start it and return once it answers."""
+
+    def stop(self) -> None:
+        """Stop it in order."""
+
+    def kill(self) -> None:
+        """Kill it as a loss of power would."""
+
+    def depth(self) -> int:
+        """Return how many messages it holds for workers, unacknowledged ones included where it tells."""
+
+    def close(self) -> None:
+        """Stop it for good and remove what it wrote."""
+
+
+class RedisServer:
+    """Redis with the service's own configuration, and a user beside for the suite's faults.
+
+    Args:
+        layout: Where it lies.
+        password: Of the service's users.
+
+    Attributes:
+        admin: Logged in as the suite's user.
+    """
+
+    name = "redis"
+
+    def __init__(self, layout: Layout, password: str) -> None:
+        self.port = ports.choose(0)
+        self._configuration = redis_server.write_configuration(layout, self.port, password)
+        self._honest = self._configuration.read_text(encoding="utf-8") + f"user {_ADMIN} on nopass ~* &* +@all\n"
+        self._password = password
+        binary = redis_server.newest_binary().path
+        self._process = LocalProcess("redis", [str(binary), str(self._configuration)], layout.logs, {})
+        self.keeps_a_log(False)
+        once = Retry(NoBackoff(), 0)
+        self.admin: Redis = Redis(port=self.port, db=_BROKER_DB, username=_ADMIN, password="any", socket_timeout=5, retry=once)
+
+    def keeps_a_log(self, keeps: bool) -> None:
+        """Write each command to disk (appendonly) from the next start on, or not."""
+        self._configuration.write_text(self._honest + ("appendonly yes\nappendfsync everysec\n" if keeps else ""), encoding="utf-8")
+
+    def start(self) -> None:
+        """Start it and return once it answers."""
+        self._process.start()
+        wait_until(lambda: redis_server.problem(self.port, self._password) is None, _START_SECONDS, "Redis does not start")
+
+    def stop(self) -> None:
+        """Stop it in order; it writes a snapshot."""
+        self._process.stop()
+
+    def kill(self) -> None:
+        """Kill it: what it has not written is gone."""
+        self._process.kill()
+
+    def freeze(self) -> None:
+        """Stop it without closing a connection, as a machine that hangs."""
+        self._process.kill(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        self._process.kill(signal.SIGCONT)
+
+    def depth(self) -> int:
+        """Return the messages in every list of every queue, and those unacknowledged; 0 while Redis does not answer."""
+        try:
+            lists = [self.admin.llen(f"{queue}{step}") for queue in CONSUMED_QUEUES for step in _PRIORITY_STEPS]
+            return sum(int(length) for length in lists) + int(self.admin.hlen("unacked"))
+        except RedisError:
+            return 0
+
+    def close(self) -> None:
+        """Stop it for good."""
+        self.admin.close()
+        self._process.stop()
+
+
+class RabbitBroker:
+    """RabbitMQ with the face of the other broker.
+
+    Attributes:
+        server: The server itself.
+    """
+
+    name = "rabbitmq"
+
+    def __init__(self) -> None:
+        self.server = RabbitServer()
+        self.port = self.server.address[1]
+
+    def start(self) -> None:
+        """Start it and return once it takes connections."""
+        self.server.start()
+
+    def stop(self) -> None:
+        """Stop it in order."""
+        self.server.stop()
+
+    def kill(self) -> None:
+        """Kill it; what it confirmed is on disk."""
+        self.server.kill()
+
+    def depth(self) -> int:
+        """Return the messages that wait in every queue; 0 while it does not answer. It does not tell of unacknowledged ones here."""
+        connection = Connection(self.server.url_with_credentials, connect_timeout=2)  # type: ignore[no-untyped-call]
+        try:
+            return sum(self._waiting(connection, queue) for queue in CONSUMED_QUEUES)
+        except (OSError, *connection.connection_errors):
+            return 0
+        finally:
+            connection.release()  # type: ignore[no-untyped-call]
+
+    @staticmethod
+    def _waiting(connection: Connection, queue: str) -> int:
+        try:
+            return int(connection.channel().queue_declare(queue, passive=True).message_count)  # type: ignore[no-untyped-call]
+        except connection.channel_errors:
+            return 0
+
+    def close(self) -> None:
+        """Stop it for good and remove its folder."""
+        self.server.close()
+
+
+def make_layout(folder: Path) -> Layout:
+    """Return the folders of one set of servers, made."""
+    layout = Layout(folder / "data")
+    layout.create()
+    return layout
