@@ -3,6 +3,7 @@
 import os
 import sys
 import threading
+from functools import cache
 from typing import Any
 
 import structlog
@@ -12,6 +13,7 @@ from celery.signals import celeryd_init, setup_logging, task_failure, worker_pro
 from app.bootstrap import WorkerServices, build_queue_service, build_worker_services
 from app.errors import NexusError
 from app.observability.logs import configure_logging
+from app.queue.service import QueueService
 from app.queue.workers import WorkerIdentity, this_process
 from tasks.celery_app import settings
 from tasks.messages import claim_of
@@ -108,6 +110,12 @@ def _stop_child(**_: Any) -> None:
         _child.stop()
 
 
+@cache
+def _parents_queue() -> QueueService:
+    """Return the queue of the worker's parent process, with one pool however many children die."""
+    return build_queue_service(settings)
+
+
 @task_failure.connect
 def _release_rows_of_dead_child(
     sender: Any = None, exception: BaseException | None = None, kwargs: dict[str, Any] | None = None, **_: Any
@@ -117,6 +125,6 @@ def _release_rows_of_dead_child(
         return
     code = "worker_lost" if isinstance(exception, WorkerLostError) else "time_limit_exceeded"
     try:
-        build_queue_service(settings).release_crashed(claim_of(**kwargs), f"{code}: {type(exception).__name__}")
+        _parents_queue().release_crashed(claim_of(**kwargs), f"{code}: {type(exception).__name__}")
     except NexusError as error:
         _log.warning("rows_not_released", error=error.message, action="nothing to do: the rows come back when their lease ends")

@@ -1,5 +1,6 @@
 """`embedding`: which model the vectors are of, and how to change it while everything goes on."""
 
+import math
 import sys
 import time
 from collections.abc import Iterator
@@ -89,10 +90,12 @@ def status(as_json: bool) -> None:
 )
 def migrate(source: str, rate: float | None, accept_dead: bool, keep_active: bool) -> None:
     """Embed everything with another model while the old vectors serve, then make it the active one. Run it again after an interruption."""
+    if rate is not None and not math.isfinite(rate):
+        raise click.BadParameter("must be a number", param_hint="--rate")
     # Workers run elsewhere: what they are told must not depend on where this command was typed.
     source = str(Path(source).absolute()) if source and Path(source).is_dir() else source
     encoder = load_encoder(source, "fp32", 1)
-    with _bar() as tell, _migration(tell) as migration:
+    with _bar() as tell, _migration(tell) as migration, migration.alone():
         target = migration.begin(encoder, source)
         dead = migration.embed(target, rate, accepts_dead=accept_dead)
         if dead and not accept_dead:
@@ -116,7 +119,7 @@ def migrate(source: str, rate: float | None, accept_dead: bool, keep_active: boo
 @embedding.command()
 def rollback() -> None:
     """Give up the migration under way and delete what it made; the active model serves on."""
-    with _bar() as tell, _migration(tell) as migration:
+    with _bar() as tell, _migration(tell) as migration, migration.alone():
         name = migration.rollback()
     click.echo(f"the migration to {name} is given up; its vectors are deleted")
 
@@ -125,6 +128,6 @@ def rollback() -> None:
 @click.argument("model_id", type=int)
 def drop(model_id: int) -> None:
     """Delete the vectors of a model that is not in use; `embedding status` gives its id."""
-    with _bar() as tell, _migration(tell) as migration:
+    with _bar() as tell, _migration(tell) as migration, migration.alone():
         dropped = migration.drop(model_id)
     click.echo(f"{dropped:,} rows deleted")

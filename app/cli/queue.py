@@ -1,5 +1,6 @@
 """`queue`: the state of the queue, its dead rows and their replay, and how many workers it needs."""
 
+import math
 import sys
 from datetime import datetime
 from typing import Any
@@ -101,10 +102,12 @@ def replay(cause: str | None, ids: tuple[UUID, ...], everything: bool, yes: bool
 
 
 @queue.command()
-@click.option("--minutes", type=click.FloatRange(0, min_open=True), default=None, help="Default: AUTOSCALE_DRAIN_MINUTES.")
+@click.option("--minutes", type=click.FloatRange(0.01, 1e6), default=None, help="Default: AUTOSCALE_DRAIN_MINUTES.")
 @_json_option
 def advise(minutes: float | None, as_json: bool) -> None:
     """Say how many workers would embed what is pending in some minutes."""
+    if minutes is not None and not math.isfinite(minutes):
+        raise click.BadParameter("must be a number", param_hint="--minutes")
     advice = _services().queue_status.advice(minutes)
     if as_json:
         _print_json(advice)

@@ -5,14 +5,17 @@ Each step can be repeated, and a run that was killed goes on where it stood: wha
 
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import structlog
-from sqlalchemy import Connection, TextClause, text
+from sqlalchemy import TextClause, text
+from sqlalchemy.exc import IntegrityError
 
 from app.db import Database
 from app.embedding.copies import renew_some
 from app.embedding.encoder import Encoder
+from app.embedding.model_schema import fit_columns, make_index
 from app.embedding.model_status import ModelStatus, read_status
 from app.embedding.models import EmbeddingModel
 from app.errors import Conflict, NotFound
@@ -38,7 +41,7 @@ _ADD = text(
 _SET_TARGET = text("UPDATE memory_system.embedding_models SET is_target = true, source = :source WHERE model_id = :model_id")
 _UNSET_TARGET = text("UPDATE memory_system.embedding_models SET is_target = false WHERE is_target")
 _DEACTIVATE = text("UPDATE memory_system.embedding_models SET is_active = false WHERE is_active")
-_ACTIVATE = text("UPDATE memory_system.embedding_models SET is_active = true, is_target = false WHERE model_id = :model_id")
+_ACTIVATE = text("UPDATE memory_system.embedding_models SET is_active = true, is_target = false WHERE model_id = :model_id AND is_target")
 _THIS_XID = text("SELECT pg_current_xact_id()::text")
 _ALL_OLDER_ENDED = text("SELECT pg_snapshot_xmin(pg_current_snapshot()) > CAST(:xid AS xid8)")
 
@@ -66,6 +69,8 @@ _ALL_AGENTS = text(
 )
 _ENQUEUE = text("SELECT memory_system.enqueue_for_model(:agent_id, CAST(:model_id AS smallint), :most)")
 _PENDING = text("SELECT count(*) FROM memory_system.embeddings_queue WHERE model_id = :model_id AND state IN ('pending', 'processing')")
+_ENQUEUE_MISSING = text("SELECT memory_system.enqueue_missing(10000)")
+_TRY_ALONE = text("SELECT pg_try_advisory_lock(hashtext('nexus model migration'))")
 _NEWEST = text("SELECT coalesce(max(seq), 0) FROM nexus_memory.zep_episodic_memory")
 _PENDING_UNTIL = text(
     """
@@ -94,10 +99,6 @@ _COMPLETE = text(
 )
 _FORGET_COMPLETE = text("DELETE FROM memory_system.agent_models WHERE model_id = :model_id")
 _DROP_WORK = text("SELECT memory_system.drop_model_work(CAST(:model_id AS smallint), :most)")
-_COLUMN_TYPE = text(
-    "SELECT format_type(atttypid, atttypmod) FROM pg_attribute"
-    " WHERE attrelid = 'nexus_memory.zep_episodic_memory'::regclass AND attname = 'embedding'"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +129,23 @@ class ModelMigration:
         self._tell = tell
         self._until = 0
 
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Keep every other change of models out while the block runs.
+
+        Raises:
+            Conflict: One is running.
+        """
+        with self._owner.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+            # Held by the connection, so that it ends with this process however that ends.
+            connection.exec_driver_sql("SET idle_session_timeout = 0")
+            if not connection.execute(_TRY_ALONE).scalar_one():
+                raise Conflict("another `embedding migrate`, `rollback` or `drop` is running: stop it, or wait for its end")
+            try:
+                yield
+            finally:
+                connection.invalidate()
+
     def status(self) -> list[ModelStatus]:
         """Return every model that the database knows, in order of model_id."""
         with self._worker.transaction() as connection:
@@ -149,7 +167,10 @@ class ModelMigration:
         if target is not None and target.fingerprint != encoder.fingerprint:
             raise Conflict(f"the migration to {target.name} is under way: finish it, or `python -m app embedding rollback`")
         model_id = this.model_id if this is not None else self._add(encoder, source)
-        self._make_index(model_id, encoder.dimensions)
+        make_index(self._owner, model_id, encoder.dimensions)
+        if this is None or this.role == "unused":
+            with self._worker.transaction() as connection:
+                connection.execute(_FORGET_COMPLETE, {"model_id": model_id})
         with self._owner.transaction() as connection:
             connection.execute(_SET_TARGET, {"model_id": model_id, "source": source})
             xid = connection.execute(_THIS_XID).scalar_one()
@@ -170,23 +191,6 @@ class ModelMigration:
         }
         with self._owner.transaction() as connection:
             return int(connection.execute(_ADD, values).scalar_one())
-
-    def _make_index(self, model_id: int, dimensions: int) -> None:
-        """Make the model's vector index; concurrently, so that workers go on writing vectors of the other."""
-        name = f"ix_episode_chunks_embedding_model_{int(model_id)}"
-        with self._owner.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            valid = connection.execute(
-                text("SELECT i.indisvalid FROM pg_class c JOIN pg_index i ON i.indexrelid = c.oid WHERE c.relname = :name"), {"name": name}
-            ).scalar_one_or_none()
-            if valid:
-                return
-            if valid is False:  # A run was killed while it made it.
-                connection.exec_driver_sql(f"DROP INDEX CONCURRENTLY nexus_memory.{name}")
-            connection.exec_driver_sql(
-                f"CREATE INDEX CONCURRENTLY {name} ON nexus_memory.episode_chunks"
-                f" USING hnsw ((embedding::public.vector({int(dimensions)})) public.vector_cosine_ops) WITH (m = 16, ef_construction = 64)"
-                f" WHERE model_id = {int(model_id)}"
-            )
 
     def embed(self, target: EmbeddingModel, rows_per_second: float | None = None, *, accepts_dead: bool = False) -> int:
         """Have the workers embed everything under the target, agent by agent, and return how many rows are dead.
@@ -219,13 +223,17 @@ class ModelMigration:
 
     def _enqueue(self, agent_id: str, target: EmbeddingModel, rows_per_second: float | None) -> Iterator[int]:
         """Enqueue an agent's episodes in portions, waiting while there is enough in the queue; yield the size of each."""
+        portion = _ENQUEUE_ROWS if rows_per_second is None else max(1, min(_ENQUEUE_ROWS, int(rows_per_second)))
         while True:
             while self._ask(_PENDING, model_id=target.model_id) >= _MOST_PENDING:
                 time.sleep(_POLL_SECONDS)
             began = time.monotonic()
-            with self._worker.transaction() as connection:
-                parameters = {"agent_id": agent_id, "model_id": target.model_id, "most": _ENQUEUE_ROWS}
-                enqueued = int(connection.execute(_ENQUEUE, parameters).scalar_one())
+            parameters = {"agent_id": agent_id, "model_id": target.model_id, "most": portion}
+            try:
+                with self._worker.transaction() as connection:
+                    enqueued = int(connection.execute(_ENQUEUE, parameters).scalar_one())
+            except IntegrityError as error:
+                raise Conflict(f"{target.name} is not in use any more: the migration was rolled back") from error
             if not enqueued:
                 return
             if rows_per_second is not None:
@@ -258,30 +266,23 @@ class ModelMigration:
         if left:
             raise Conflict(f"{len(left)} agents are not complete under {target.name}, the first is {left[0]}")
         with self._owner.transaction() as connection:
-            self._fit_columns(connection, target.dimensions)
+            fit_columns(connection, target.dimensions)
             connection.execute(_DEACTIVATE)
-            connection.execute(_ACTIVATE, {"model_id": target.model_id})
+            if connection.execute(_ACTIVATE, {"model_id": target.model_id}).rowcount != 1:
+                raise Conflict(f"{target.name} is not the target any more: the migration was rolled back")
         with self._worker.transaction() as connection:
             agents = [row.agent_id for row in connection.execute(_ALL_AGENTS)]
         for agent_id in agents:
             # What has room for one vector only: semantic memories.
             for _ in self._enqueue(agent_id, target, None):
                 pass
-        with self._worker.transaction() as connection:
-            connection.execute(_FORGET_COMPLETE, {"model_id": target.model_id})
+        self._clean()
         _log.info("embedding_model_activated", model=target.name, version=target.version)
 
-    @staticmethod
-    def _fit_columns(connection: Connection, dimensions: int) -> None:
-        """Let the columns of the one-vector copies take vectors of another length."""
-        if connection.execute(_COLUMN_TYPE).scalar_one() in ("vector", f"vector({dimensions})"):
-            return
-        # Without a length, so that the table need not be rewritten; every writer proves the model's length.
-        connection.exec_driver_sql("ALTER TABLE nexus_memory.zep_episodic_memory ALTER COLUMN embedding TYPE public.vector")
-        # Few rows, with an index that needs a length; they are embedded anew.
-        connection.exec_driver_sql(
-            f"ALTER TABLE nexus_memory.semantic_memories ALTER COLUMN embedding TYPE public.vector({int(dimensions)}) USING NULL"
-        )
+    def _clean(self) -> None:
+        """Let the unfinished work of models that are not in use go; beat does the same for what commits later."""
+        with self._worker.transaction() as connection:
+            connection.execute(_ENQUEUE_MISSING)
 
     def copy(self, model: EmbeddingModel) -> int:
         """Bring the one-vector copies on the episodes' rows up to the active model, and return how many changed."""
@@ -305,6 +306,7 @@ class ModelMigration:
             raise NotFound("no migration is under way; to go back to an earlier model: `python -m app embedding migrate --model SOURCE`")
         with self._owner.transaction() as connection:
             connection.execute(_UNSET_TARGET)
+        self._clean()
         self.drop(target.model_id)
         return target.name
 

@@ -100,6 +100,14 @@ class EmbeddingService:
         Raises:
             DatabaseUnavailable: PostgreSQL was gone for longer than a lease; the rows come back by themselves.
         """
+        try:
+            return self._process(claim)
+        except MemoryError:
+            # Outside of encoding, where it is dealt with. Left to Celery it would end the whole worker.
+            _log.error("out_of_memory", rows=len(claim.target_ids), action="the rows come back when their lease ends; lower BATCH_CHARS")
+            return BatchOutcome(lost=len(claim.target_ids))
+
+    def _process(self, claim: Claim) -> BatchOutcome:
         if not self.breaker.wait_closed(0):
             return self._decline(claim)
         assembler = self._assembler_for(claim)
@@ -141,7 +149,7 @@ class EmbeddingService:
             return self._assemblers[claim.model_id]
         model = self._models().find(claim.model_id)
         if model is None:
-            return None  # Rolled back: its rows are gone with it.
+            return None  # Rolled back: its work goes with it, and is claimed no more.
         try:
             return self._assembler(model)
         except NexusError as error:

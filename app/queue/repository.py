@@ -21,7 +21,7 @@ def _pick(lane: int, reserve: float) -> str:
     return f"""
     lane_{lane} AS MATERIALIZED (
         SELECT target_kind, target_id, model_id FROM memory_system.embeddings_queue
-        WHERE state = 'pending' AND priority = {lane} AND due_at <= now()
+        WHERE state = 'pending' AND priority = {lane} AND due_at <= now() AND model_id = ANY (SELECT m.model_id FROM in_use m)
           AND (due_at, target_id) > (CAST(:due_{lane} AS timestamptz), CAST(:id_{lane} AS uuid))
         ORDER BY due_at, target_id
         LIMIT (SELECT least(:most, greatest(0, w.rows - h.rows{taken}, ceil(w.rows * {reserve}) - h.lane_{lane}))::bigint
@@ -35,7 +35,9 @@ def _pick(lane: int, reserve: float) -> str:
 # and now() is from before the turn: claimed_at must grow from claim to claim.
 _CLAIM = text(
     f"""
-    WITH room AS (
+    WITH in_use AS MATERIALIZED (
+        SELECT model_id FROM memory_system.embedding_models WHERE is_active OR is_target
+    ), room AS (
         SELECT :rows_per_slot * coalesce(sum(w.slots), 0) AS rows FROM memory_system.workers w
         WHERE w.kind = 'worker' AND w.heartbeat_at > now() - make_interval(secs => :silence_seconds)
     ), held AS (

@@ -1,6 +1,8 @@
 """Query vectors: the models in use, loaded beside the requests, and a memory of the queries asked lately."""
 
+import math
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Callable
 
@@ -15,6 +17,7 @@ from app.errors import DatabaseUnavailable, EncoderUnavailable, NexusError
 _log = structlog.get_logger(__name__)
 
 _REMEMBERED_QUERIES = 2048
+_RETRY_SECONDS = 60.0
 LOOK_SECONDS = 5.0
 """How often a process asks which models are in use; a migration of the model is noticed no later."""
 
@@ -41,7 +44,7 @@ class QueryEncoder:
         self._started = threading.Lock()
         self._models: ModelsInUse | None = None
         self._encoders: dict[int, Encoder] = {}
-        self._refused: set[int] = set()
+        self._refused: dict[int, float] = {}
         self._problem = "the embedding model is still loading"
         self._vectors: OrderedDict[tuple[int, str], NDArray[np.float32]] = OrderedDict()
         self._vectors_lock = threading.Lock()
@@ -59,6 +62,10 @@ class QueryEncoder:
                 self._look()
             except DatabaseUnavailable as error:
                 self._problem = error.message
+            except Exception as error:  # noqa: BLE001
+                # Whatever it was, this thread must live: without it a change of model would go unnoticed.
+                self._problem = f"the embedding model cannot be looked after: {type(error).__name__}"
+                _log.error("encoder_watch_failed", error=type(error).__name__, retry_in_seconds=self._look_seconds)
             pause.wait(self._look_seconds)
 
     def _look(self) -> None:
@@ -67,21 +74,31 @@ class QueryEncoder:
             self._problem = "the database names no active embedding model; run `python -m app db migrate`"
             return
         for model in (models.active, models.target):
-            if model is not None and model.model_id not in self._encoders and model.model_id not in self._refused:
+            if model is not None and model.model_id not in self._encoders and self._may_try(model):
                 self._load_one(model)
         if models.active.model_id in self._encoders:
             self._models = models
             self._encoders = {number: encoder for number, encoder in self._encoders.items() if models.find(number)}
             self._loaded.set()
+        else:
+            # Vectors of the model before get no company any more: an answer from them would be silently incomplete.
+            self._loaded.clear()
+
+    def _may_try(self, model: EmbeddingModel) -> bool:
+        return time.monotonic() - self._refused.get(model.model_id, -math.inf) >= _RETRY_SECONDS
 
     def _load_one(self, model: EmbeddingModel) -> None:
         try:
             self._encoders[model.model_id] = require_model(self._load(model), model)
         except NexusError as error:
             self._problem = error.message
-            self._refused.add(model.model_id)
+            self._refused[model.model_id] = time.monotonic()
             _log.critical(
-                "encoder_unusable", model=model.name, code=error.code, error=error.message, action="install it here, then restart"
+                "encoder_unusable",
+                model=model.name,
+                code=error.code,
+                error=error.message,
+                action="install it on this machine; it is tried again every minute",
             )
 
     def ready(self) -> tuple[bool, str]:

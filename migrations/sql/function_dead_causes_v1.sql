@@ -7,5 +7,6 @@ AS $$
     SELECT coalesce(q.last_error, 'unknown'), count(*), count(DISTINCT q.agent_id), min(q.processed_at), max(q.processed_at),
            (array_agg(q.target_id ORDER BY q.processed_at DESC, q.target_id))[1:5]
     FROM memory_system.embeddings_queue q WHERE q.state = 'dead'
+      AND q.model_id IN (SELECT m.model_id FROM memory_system.embedding_models m WHERE m.is_active OR m.is_target)
     GROUP BY 1 ORDER BY 2 DESC, 1 LIMIT most
 $$;

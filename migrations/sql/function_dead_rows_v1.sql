@@ -8,7 +8,8 @@ AS $$
     SELECT q.target_kind, q.target_id, q.model_id, q.agent_id, q.input_chars, q.retry_count, coalesce(q.last_error, 'unknown'),
            q.enqueued_at, q.processed_at
     FROM memory_system.embeddings_queue q
-    WHERE q.state = 'dead' AND (only_cause IS NULL OR coalesce(q.last_error, 'unknown') = only_cause)
+    WHERE q.state = 'dead' AND q.model_id IN (SELECT m.model_id FROM memory_system.embedding_models m WHERE m.is_active OR m.is_target)
+      AND (only_cause IS NULL OR coalesce(q.last_error, 'unknown') = only_cause)
       AND (after_id IS NULL OR q.target_id > after_id)
     ORDER BY q.target_id, q.model_id LIMIT most
 $$;

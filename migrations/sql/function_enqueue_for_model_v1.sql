@@ -9,6 +9,9 @@ DECLARE
     enqueued bigint;
     semantic bigint;
 BEGIN
+    IF NOT EXISTS (SELECT 1 FROM memory_system.embedding_models m WHERE m.model_id = for_model AND (m.is_active OR m.is_target)) THEN
+        RAISE EXCEPTION 'the model is not in use' USING ERRCODE = 'integrity_constraint_violation';
+    END IF;
     INSERT INTO memory_system.embeddings_queue AS q
         (target_kind, target_id, model_id, agent_id, input_sha256, input_chars, priority)
     SELECT 'episodic', e.episode_id, for_model, e.agent_id, e.input_sha256, char_length(e.content), 3
@@ -28,15 +31,20 @@ BEGIN
         WHERE q.input_sha256 <> excluded.input_sha256 OR q.state = 'done';
     GET DIAGNOSTICS enqueued = ROW_COUNT;
     -- A semantic memory has room for one vector, so its turn comes when the model is active.
-    INSERT INTO memory_system.embeddings_queue
+    INSERT INTO memory_system.embeddings_queue AS q
         (target_kind, target_id, model_id, agent_id, input_sha256, input_chars, priority)
     SELECT 'semantic', s.memory_id, for_model, s.agent_id, s.input_sha256, char_length(s.definition), 3
     FROM nexus_memory.semantic_memories s
-    WHERE s.agent_id = for_agent AND EXISTS (SELECT 1 FROM memory_system.embedding_models m WHERE m.model_id = for_model AND m.is_active)
+    JOIN memory_system.embedding_models m ON m.model_id = for_model AND m.is_active
+    WHERE s.agent_id = for_agent AND s.embedding_version IS DISTINCT FROM m.version
       AND NOT EXISTS (SELECT 1 FROM memory_system.embeddings_queue known
-                      WHERE known.target_kind = 'semantic' AND known.target_id = s.memory_id AND known.model_id = for_model)
+                      WHERE known.target_kind = 'semantic' AND known.target_id = s.memory_id AND known.model_id = for_model
+                        AND known.state <> 'done' AND known.input_sha256 = s.input_sha256)
     ORDER BY s.memory_id LIMIT most
-    ON CONFLICT (target_kind, target_id, model_id) DO NOTHING;
+    ON CONFLICT (target_kind, target_id, model_id) DO UPDATE
+        SET generation = q.generation + 1, input_sha256 = excluded.input_sha256, input_chars = excluded.input_chars,
+            state = 'pending', priority = excluded.priority, due_at = now(), claim_token = NULL, started_at = NULL,
+            lease_until = NULL, retry_count = 0, solo = false, last_error = NULL, enqueued_at = now(), processed_at = NULL;
     GET DIAGNOSTICS semantic = ROW_COUNT;
     RETURN enqueued + semantic;
 END $$;

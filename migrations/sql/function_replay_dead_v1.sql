@@ -9,7 +9,8 @@ DECLARE
 BEGIN
     WITH picked AS MATERIALIZED (
         SELECT q.target_kind, q.target_id, q.model_id FROM memory_system.embeddings_queue q
-        WHERE q.state = 'dead' AND (ids IS NULL OR q.target_id = ANY (ids))
+        WHERE q.state = 'dead' AND q.model_id IN (SELECT m.model_id FROM memory_system.embedding_models m WHERE m.is_active OR m.is_target)
+          AND (ids IS NULL OR q.target_id = ANY (ids))
           AND (only_cause IS NULL OR coalesce(q.last_error, 'unknown') = only_cause)
           AND coalesce(q.processed_at, q.enqueued_at) <= dead_before
         ORDER BY q.target_id LIMIT most FOR UPDATE SKIP LOCKED

@@ -33,12 +33,25 @@ def upgrade() -> None:
         "grants_v2",
         "owners_v2",
     )
-    replace_as_definer("function_trigger_generate_embedding_v2", "function_trigger_generate_embedding_row_v2")
+    replace_as_definer(
+        "function_trigger_generate_embedding_v2", "function_trigger_generate_embedding_row_v2", "function_enqueue_missing_v2"
+    )
 
 
 def downgrade() -> None:
-    """Go back to one model: what a migration to another one has made so far is dropped."""
-    replace_as_definer("function_trigger_generate_embedding_v1", "function_trigger_generate_embedding_row_v1")
+    """Go back to one model, the shipped one.
+
+    Refused while another is active or a change of model is under way: the code of the first revision could not load it, and would
+    take the target's work for its own.
+    """
+    others = op.get_bind().exec_driver_sql(
+        "SELECT string_agg(name, ', ') FROM memory_system.embedding_models WHERE is_target OR (is_active AND model_id <> 1)"
+    )
+    if names := others.scalar_one():
+        raise RuntimeError(f"{names} is in use: `python -m app embedding rollback`, or `embedding migrate --model ''`, then downgrade")
+    replace_as_definer(
+        "function_trigger_generate_embedding_v1", "function_trigger_generate_embedding_row_v1", "function_enqueue_missing_v1"
+    )
     for function in (
         "drop_model_work(smallint, integer)",
         "enqueue_for_model(text, smallint, integer)",

@@ -22,6 +22,7 @@ _HOLD_SQL = {
     "dead",
     "health",
     "migration",
+    "model_schema",
     "model_status",
     "repository",
     "service",

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -11,9 +12,10 @@ from app.bootstrap import Services, WorkerServices, build_services, build_worker
 from app.config import Role, Settings
 from app.db import Database
 from app.embedding.migration import ModelMigration, Progress
-from app.embedding.models import EmbeddingModel
+from app.embedding.models import EmbeddingModel, ModelsInUse
 from app.embedding.weights import DEFAULT_SHA256, find_source
-from app.errors import ConfigurationError, Conflict, NotFound
+from app.errors import ConfigurationError, Conflict, EncoderUnavailable, NotFound
+from app.search.encoding import QueryEncoder
 from app.search.query import SearchQuery
 from tests.factories.encoder import FakeEncoder
 from tests.factories.episodes import edit, new_episode
@@ -298,10 +300,13 @@ def test_semantic_memory_is_embedded_anew_when_the_model_is_active(
     sql("INSERT INTO nexus_memory.semantic_memories (agent_id, concept, definition) VALUES ('alice', 'tide', 'the sea moves')")
     store(services, "alice", "one")
     workshop.drain()
-    with Working(workshop):
-        target = run(migration(), encoders[OTHER])
-    workshop.drain()
-    assert sql("SELECT embedding_version, vector_dims(embedding) FROM nexus_memory.semantic_memories") == [(target.version, 64)]
+    for encoder, source in ((encoders[OTHER], "/models/other"), (encoders[DEFAULT_SHA256], ""), (encoders[OTHER], "/models/other")):
+        with Working(workshop):
+            target = run(migration(), encoder, source)
+        workshop.drain()
+        assert sql("SELECT embedding_version, vector_dims(embedding) FROM nexus_memory.semantic_memories") == [
+            (target.version, target.dimensions)
+        ]
 
 
 def test_worker_without_the_new_model_gives_its_rows_back_uncharged(
@@ -365,7 +370,7 @@ def test_agents_that_never_stop_writing_and_agents_that_come_late_change_over(
 
     def write_on() -> None:
         number = 0
-        while not stop.is_set():
+        while not stop.wait(0.03):
             number += 1
             store(services, "alice", f"more {number}")
             store(services, f"late-{number % 50}", f"hello {number}")
@@ -385,3 +390,86 @@ def test_agents_that_never_stop_writing_and_agents_that_come_late_change_over(
         " (SELECT 1 FROM nexus_memory.episode_chunks c WHERE c.episode_id = e.episode_id AND c.model_id = 2)"
     )
     assert unembedded == 0
+
+
+def test_rollback_in_the_middle_of_a_migration_is_refused_and_a_lost_lock_activates_nothing(
+    services: Services, workshop: Workshop, migration: Migrate, encoders: dict[str, FakeEncoder], sql: Sql
+) -> None:
+    store(services, "alice", "one")
+    workshop.drain()
+    running, other = migration(), migration()
+    with running.alone():
+        target = running.begin(encoders[OTHER], "/models/other")
+        with pytest.raises(Conflict, match="is running"), other.alone():
+            raise AssertionError
+        with Working(workshop):
+            running.embed(target)
+        # As if PostgreSQL had restarted, and the lock with it.
+        other.rollback()
+        with pytest.raises(Conflict, match="not in use"):
+            running._enqueue("alice", target, None).__next__()
+        with pytest.raises(Conflict):
+            running.activate(target)
+    assert sql("SELECT model_id::int FROM memory_system.embedding_models WHERE is_active") == [(1,)]
+    with other.alone():
+        pass
+
+
+def test_drop_that_was_killed_leaves_no_work_that_claims_vectors_it_has_not(
+    services: Services, workshop: Workshop, migration: Migrate, encoders: dict[str, FakeEncoder], sql: Sql
+) -> None:
+    store(services, "alice", *(f"text {n}" for n in range(30)))
+    workshop.drain()
+    with Working(workshop):
+        run(migration(), encoders[OTHER])
+        run(migration(), encoders[DEFAULT_SHA256], "")
+    for _ in range(4):
+        sql("SELECT memory_system.drop_model_work(2::smallint, 10)")
+    assert sql("SELECT count(*)::int FROM memory_system.embeddings_queue WHERE model_id = 2") == [(0,)]
+    assert vectors(sql)[2] == 20
+    with Working(workshop):
+        run(migration(), encoders[OTHER])
+    assert vectors(sql) == {1: 30, 2: 30}
+
+
+def test_work_of_a_model_that_is_not_in_use_is_neither_claimed_nor_replayed_nor_kept(
+    services: Services, workshop: Workshop, migration: Migrate, encoders: dict[str, FakeEncoder], sql: Sql
+) -> None:
+    store(services, "alice", "one", "two")
+    workshop.drain()
+    with Working(workshop):
+        run(migration(), encoders[OTHER])
+    sql("UPDATE memory_system.embeddings_queue SET state = 'dead', last_error = 'x', processed_at = now() WHERE model_id = 1")
+    assert sql("SELECT memory_system.replay_dead(NULL, NULL, now(), 10)::int") == [(0,)]
+    assert sql("SELECT * FROM memory_system.dead_causes()") == sql("SELECT * FROM memory_system.dead_rows(NULL, NULL, 10)") == []
+    sql("UPDATE memory_system.embeddings_queue SET state = 'pending' WHERE model_id = 1")
+    assert workshop.claim() == []
+    workshop.queue.enqueue_missing()
+    assert sql("SELECT DISTINCT model_id::int FROM memory_system.embeddings_queue") == [(2,)]
+
+
+def test_api_that_cannot_load_the_new_model_says_so_and_tries_again(
+    services: Services, monkeypatch: pytest.MonkeyPatch, encoders: dict[str, FakeEncoder]
+) -> None:
+    active = EmbeddingModel(1, "a", "a", 384, DEFAULT_SHA256)
+    target = EmbeddingModel(2, "b", "b", 64, OTHER, "/models/other", is_active=False)
+    in_use = [ModelsInUse(active, target)]
+    is_missing = [True]
+
+    def load(model: EmbeddingModel) -> FakeEncoder:
+        if model.model_id == 2 and is_missing[0]:
+            raise EncoderUnavailable("not here")
+        return encoders[model.fingerprint]
+
+    query_encoder = QueryEncoder(load, lambda: in_use[0])
+    query_encoder._look()
+    assert query_encoder.ready() == (True, "")
+    in_use[0] = ModelsInUse(replace(target, is_active=True))
+    query_encoder._look()
+    assert query_encoder.ready() == (False, "not here")
+    with pytest.raises(EncoderUnavailable, match="not here"):
+        query_encoder.models(patience_seconds=0)
+    is_missing[0] = False
+    monkeypatch.setattr("app.search.encoding._RETRY_SECONDS", 0.0)
+    query_encoder._look()
+    assert query_encoder.models(0).active.model_id == 2

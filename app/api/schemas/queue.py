@@ -1,10 +1,10 @@
 """Queries, bodies and answers of the routes that show the queue and replay its dead rows."""
 
 from datetime import datetime
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 from uuid import UUID
 
-from pydantic import BaseModel, Field, Strict, StringConstraints, model_validator
+from pydantic import BaseModel, Field, Strict, StrictBool, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
 from app.api.schemas.fields import TEXT_PATTERN, QueryModel, StrictModel
@@ -28,14 +28,14 @@ class ReplayBody(StrictModel):
         None, description="target_id of each; one that is not dead does not count."
     )
     cause: Cause | None = Field(None, description="As GET /queue/dead spells it.")
-    all: Literal[True] | None = Field(None, description="Every dead row.")
+    all: StrictBool | None = Field(None, description="Every dead row.")
     limit: Annotated[int, Strict(), Field(ge=1, le=MOST_REPLAYED)] = Field(
         MOST_REPLAYED, description="Rows at most; repeat the request while rows remain."
     )
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
-        if sum(given is not None for given in (self.ids, self.cause, self.all)) != 1:
+        if self.all is False or sum(given is not None for given in (self.ids, self.cause, self.all)) != 1:
             raise PydanticCustomError("one_of", "give exactly one of ids, cause and all")
         return self
 
