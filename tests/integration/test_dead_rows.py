@@ -112,8 +112,8 @@ def test_every_dead_row_is_on_exactly_one_page(services: Services, dead_rows: De
 def test_rows_of_one_target_stay_on_one_page(services: Services, dead_rows: DeadRowService, sql: Sql) -> None:
     ids = sorted(store(services, "alice", 3))
     sql(
-        "INSERT INTO memory_system.embedding_models (model_id, name, version, dimensions, fingerprint)"
-        " VALUES (2, 'other', 'other@v1', 384, 'x')"
+        "INSERT INTO memory_system.embedding_models (model_id, name, version, dimensions, fingerprint, is_target)"
+        " VALUES (2, 'other', 'other@v1', 384, 'x', true)"
     )
     sql(
         "INSERT INTO memory_system.embeddings_queue (target_kind, target_id, model_id, agent_id, input_sha256, input_chars)"
