@@ -66,17 +66,18 @@ class Contest:
             rates.bare.setdefault(baseline.name, []).append(baseline.rate(texts[: len(texts) * 2 // 5], write=False))
             empty_database(baseline.url)
             rates.loops.setdefault(baseline.name, []).append(baseline.rate(texts, write=True))
-        rates.drained.append(self._drain(texts))
+        rates.drained.append(drain_rate(self._stack, texts))
 
-    def _drain(self, texts: Sequence[str]) -> float:
-        """Return episodes a second from the first POST until the last one is searchable."""
-        self._stack.empty()
-        with Client(self._stack.url, self._stack.headers) as client:
-            started = time.perf_counter()
-            for start in range(0, len(texts), _POST_EPISODES):
-                client.store_many(texts[start : start + _POST_EPISODES])
-            self._stack.wait_until_searchable()
-            return len(texts) / (time.perf_counter() - started)
+
+def drain_rate(stack: OwnStack, texts: Sequence[str]) -> float:
+    """Empty the stack, store the texts, and return episodes a second from the first POST until the last one is searchable."""
+    stack.empty()
+    with Client(stack.url, stack.headers) as client:
+        started = time.perf_counter()
+        for start in range(0, len(texts), _POST_EPISODES):
+            client.store_many(texts[start : start + _POST_EPISODES])
+        stack.wait_until_searchable()
+        return len(texts) / (time.perf_counter() - started)
 
 
 def _figures(kind: str, precision: str, rates: _Rates) -> list[Figure]:

@@ -1,14 +1,12 @@
 """How the drain grows with the number of worker processes, each with one thread of its own."""
 
-import time
 from collections.abc import Callable, Sequence
 
-from bench.client import Client
+from bench.drain import drain_rate
 from bench.figures import Figure, over_rounds, ratios
 from bench.own_stack import OwnStack
 
 WORKERS = (1, 2, 4)
-_POST_EPISODES = 500
 
 Report = Callable[[str], None]
 
@@ -26,19 +24,9 @@ def measure(stack: OwnStack, texts: Sequence[str], rounds: int, report: Report) 
     for number in range(1, rounds + 1):
         for count in WORKERS:
             with stack.workers_limited(count):
-                rates[count].append(_drain(stack, texts))
+                rates[count].append(drain_rate(stack, texts))
         report(f"round {number}: " + ", ".join(f"{count} workers {found[-1]:.0f}/s" for count, found in rates.items()))
     return [
         *(over_rounds(f"{count} worker{'s' if count > 1 else ''}", found, "episodes/s") for count, found in rates.items()),
         *(ratios(f"{count} workers to one", rates[count], rates[1]) for count in WORKERS[1:]),
     ]
-
-
-def _drain(stack: OwnStack, texts: Sequence[str]) -> float:
-    stack.empty()
-    with Client(stack.url, stack.headers) as client:
-        started = time.perf_counter()
-        for start in range(0, len(texts), _POST_EPISODES):
-            client.store_many(list(texts[start : start + _POST_EPISODES]))
-        stack.wait_until_searchable()
-        return len(texts) / (time.perf_counter() - started)

@@ -18,7 +18,7 @@ _log = structlog.get_logger(__name__)
 
 _REMEMBERED_QUERIES = 2048
 _RETRY_SECONDS = 60.0
-LOOK_SECONDS = 5.0
+LOOK_SECONDS = 2.0
 """How often a process asks which models are in use; a migration of the model is noticed no later."""
 
 

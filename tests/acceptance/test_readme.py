@@ -84,8 +84,7 @@ def _environment(stack: RunningStack) -> dict[str, str]:
 @pytest.fixture(scope="module")
 def readme(stack: RunningStack, tmp_path_factory: pytest.TempPathFactory) -> dict[int, Answered]:
     """What each block of README did, by its line."""
-    if shutil.which("curl") is None or shutil.which("bash") is None:
-        pytest.skip("the documents' commands need bash and curl")
+    assert shutil.which("curl") and shutil.which("bash"), "the documents' commands need bash and curl: install them"
     answered = run_session(stack, README, tmp_path_factory.mktemp("readme"))
     return {block.line: outcome for block, outcome in zip(README, answered, strict=True)}
 
@@ -127,8 +126,7 @@ def test_meaning_is_found_without_a_common_word(readme: dict[int, Answered]) -> 
 
 
 def test_commands_of_troubleshooting_end_as_it_says(stack: RunningStack, tmp_path: Path) -> None:
-    if shutil.which("curl") is None or shutil.which("bash") is None:
-        pytest.skip("the documents' commands need bash and curl")
+    assert shutil.which("curl") and shutil.which("bash"), "the documents' commands need bash and curl: install them"
     assert len(TROUBLESHOOTING) >= 6
     for block, outcome in zip(TROUBLESHOOTING, run_session(stack, TROUBLESHOOTING, tmp_path), strict=True):
         if block.status is not None:
