@@ -13,6 +13,7 @@ from typing import Self
 from urllib.parse import quote
 
 import psutil
+import pytest
 
 from app.stack import ports
 
@@ -27,6 +28,15 @@ def why_not_installed() -> str | None:
     """Return what is missing for a broker on this machine, None if nothing is."""
     missing = [name for name in ("rabbitmq-server", "rabbitmqctl", "epmd") if shutil.which(name, path=_SEARCH_PATH) is None]
     return f"not installed: {', '.join(missing)} (apt-get install rabbitmq-server)" if missing else None
+
+
+def require(*, always: bool = False) -> None:
+    """Go on if a broker can run here; else skip the test, or fail it when `always` or NEXUS_REQUIRE_RABBITMQ=1 says that it must run."""
+    missing = why_not_installed()
+    if missing and (always or os.environ.get("NEXUS_REQUIRE_RABBITMQ") == "1"):
+        pytest.fail(f"RabbitMQ is required: {missing}")
+    if missing:
+        pytest.skip(missing)
 
 
 class RabbitServer:

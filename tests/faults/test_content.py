@@ -51,11 +51,10 @@ def test_one_poison_that_kills_its_worker_among_two_hundred(case: Case) -> None:
     _poisoned(case, "kill", 200)
 
 
-@pytest.mark.parametrize("kind", _ERRORS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=pytest.mark.real_model) if kind in {"nan", "dimension"} else kind for kind in _ERRORS]
+)
 def test_one_poison_among_a_thousand(case: Case, kind: str) -> None:
-    if kind in {"nan", "dimension"} and case.world.profile.encoder == "fake":
-        case.outcome.passed = True
-        pytest.skip("the fake encoder has no model whose output could be spoiled")
     _poisoned(case, kind, 1000)
 
 

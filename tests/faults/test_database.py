@@ -127,9 +127,9 @@ def test_row_held_by_a_long_user_transaction_while_its_ack_arrives(case: Case) -
     case.settle()
 
 
-@pytest.mark.skipif(_FAKETIME is None, reason="not installed: libfaketime (apt-get install faketime)")
 @pytest.mark.parametrize("offset", ["+1h", "-1h"])
 def test_clocks_of_workers_and_dispatcher_an_hour_wrong(case: Case, offset: str) -> None:
+    assert _FAKETIME is not None, "not installed: libfaketime (apt-get install faketime)"
     for process in case.world.processes():
         process.stop()
     case.world.dispatchers.clear()

@@ -1,6 +1,5 @@
 """RabbitMQ as the broker, for real: its server, a worker, a dispatcher and Flower as processes, and what its death and silence cost."""
 
-import os
 import socket
 import subprocess
 import sys
@@ -21,7 +20,7 @@ from app.stack.layout import Layout
 from tasks.names import CONSUMED_QUEUES
 from tests.factories.encoder import FakeEncoder
 from tests.factories.episodes import new_episode
-from tests.factories.rabbitmq import RabbitServer, why_not_installed
+from tests.factories.rabbitmq import RabbitServer, require
 from tests.factories.servers import TestServers
 from tests.factories.statements import Sql
 
@@ -107,11 +106,7 @@ class Installation:
 
 @pytest.fixture(scope="module")
 def broker() -> Iterator[RabbitServer]:
-    missing = why_not_installed()
-    if missing and os.environ.get("NEXUS_REQUIRE_RABBITMQ") == "1":
-        pytest.fail(f"NEXUS_REQUIRE_RABBITMQ=1, and {missing}")
-    if missing:
-        pytest.skip(missing)
+    require()
     with RabbitServer() as started:
         yield started
 
