@@ -12,6 +12,7 @@ from tests.factories.processes import wait_until
 from tests.faults.case import Case
 from tests.faults.switches import poison
 
+_FELL_SILENT = "lease_expired: the worker fell silent"
 _ERRORS = {
     "raise": "encoder_error: SabotageError",
     "memory": "out_of_memory: MemoryError",
@@ -30,15 +31,20 @@ def _poisoned(case: Case, kind: str, among: int) -> None:
     with case.fault():
         case.wait_done(among - 1)
     case.drain()
-    row = case.sql("SELECT state, retry_count, last_error FROM memory_system.embeddings_queue WHERE target_id = %s", str(bad))
-    assert row == [("dead", 5, _ERRORS[kind])], row
+    [(state, attempts, error)] = case.sql(
+        "SELECT state, retry_count, last_error FROM memory_system.embeddings_queue WHERE target_id = %s", str(bad)
+    )
+    assert (state, attempts) == ("dead", 5)
+    # A crash takes its batch along, and each of the innocent pays one attempt once; every other kind of poison costs them nothing.
+    crashes = kind in {"kill", "hang"}
+    # The short form's lease of seconds can end before a busy machine has told the worker's parent that its child is gone.
+    lease_may_win = crashes and case.world.profile.name != "full"
+    assert error == _ERRORS[kind] or (lease_may_win and error == _FELL_SILENT), error
     others = dict(
         case.sql(
             "SELECT retry_count, count(*) FROM memory_system.embeddings_queue WHERE agent_id = %s AND state = 'done' GROUP BY 1", case.agent
         )
     )
-    # A crash takes its batch along, and each of the innocent pays one attempt once; every other kind of poison costs them nothing.
-    crashes = kind in {"kill", "hang"}
     assert set(others) <= ({1, 2} if crashes else {1}), others
     assert others.get(2, 0) < case.world.settings.batch_rows, others
     case.world.switches.set("cured")

@@ -1,0 +1,214 @@
+"""The embedding model changes in place: every search in between finds, agent by agent, and a killed run goes on."""
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from app.bootstrap import Services
+from app.embedding.migration import Progress
+from app.embedding.weights import DEFAULT_SHA256
+from app.errors import Conflict
+from tests.factories.encoder import FakeEncoder
+from tests.factories.episodes import edit
+from tests.factories.model_change import OTHER, Migrate, Working, best, run, store, vectors
+from tests.factories.statements import Sql
+from tests.factories.workshop import Workshop
+
+
+class Killed(BaseException):
+    """Stands for a kill of the command."""
+
+
+def test_every_search_finds_while_the_model_changes(
+    services: Services, workshop: Workshop, migration: Migrate, encoders: dict[str, FakeEncoder], sql: Sql
+) -> None:
+    agents = [f"agent-{n}" for n in range(6)]
+    for agent in agents:
+        store(services, agent, f"{agent} keeps a lighthouse", "bread rises overnight")
+    workshop.drain()
+    assert best(services, agents[0], "agent-0 keeps a lighthouse") == ("agent-0 keeps a lighthouse", 1.0)
+    stop = threading.Event()
+    problems: list[Any] = []
+
+    def search_on() -> None:
+        while not stop.is_set():
+            for agent in agents:
+                if best(services, agent, f"{agent} keeps a lighthouse") != (f"{agent} keeps a lighthouse", 1.0):
+                    problems.append(agent)
+
+    searching = threading.Thread(target=search_on)
+    searching.start()
+    with Working(workshop):
+        target = run(migration(), encoders[OTHER])
+    stop.set()
+    searching.join()
+    assert problems == []
+    assert sql("SELECT version, is_active, is_target FROM memory_system.embedding_models ORDER BY model_id") == [
+        ("miniLM-384-chunked@v3", False, False),
+        (target.version, True, False),
+    ]
+    assert vectors(sql) == {1: 12, 2: 12}
+    # The copies on the rows are of the new model too, and nothing is unaccounted for.
+    assert sql("SELECT DISTINCT embedding_version, vector_dims(embedding) FROM nexus_memory.zep_episodic_memory") == [(target.version, 64)]
+    assert services.integrity.identity().drift == 0
+    late = store(services, "agent-0", "a heron waits by the weir")
+    workshop.drain()
+    assert vectors(sql) == {1: 12, 2: 13}
+    assert sql.one("SELECT vector_dims(embedding) FROM nexus_memory.zep_episodic_memory WHERE episode_id = %s", str(late[0])) == 64
+
+
+def noting(calls: list[str], name: str, encode: Callable[[str], Any]) -> Callable[[str], Any]:
+    def encode_and_note(query: str) -> Any:
+        calls.append(name)
+        return encode(query)
+
+    return encode_and_note
+
+
+def test_agent_changes_over_when_its_own_episodes_are_complete(
+    services: Services, workshop: Workshop, migration: Migrate, encoders: dict[str, FakeEncoder], sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store(services, "alice", "the lighthouse")
+    store(services, "boris", "the lighthouse")
+    workshop.drain()
+    assert best(services, "alice", "the lighthouse")
+    target = migration().begin(encoders[OTHER], "/models/other")
+    # Boris is not done: a worker for him is missing.
+    sql("INSERT INTO memory_system.agent_models (agent_id, model_id) VALUES ('alice', %s)", target.model_id)
+    sql("SELECT memory_system.enqueue_for_model('alice', %s::smallint, 10)", target.model_id)
+    workshop.drain()
+    models = services.search._encoder.models()
+    while models.target is None:
+        models = services.search._encoder.models()
+    calls: list[str] = []
+    for name, encoder in (("old", encoders[DEFAULT_SHA256]), ("new", encoders[OTHER])):
+        monkeypatch.setattr(encoder, "encode_query", noting(calls, name, encoder.encode_query))
+    assert best(services, "alice", "the lighthouse?") == ("the lighthouse", 1.0)
+    assert best(services, "boris", "the lighthouse!") == ("the lighthouse", 1.0)
+    assert calls == ["new", "old"]
+
+
+def test_write_edit_and_deletion_during_the_migration_reach_both_models(
+    services: Services, workshop: Workshop, migration: Migrate, encoders: dict[str, FakeEncoder], sql: Sql
+) -> None:
+    first, second = store(services, "alice", "one", "two")
+    workshop.drain()
+    migrating = migration()
+    target = migrating.begin(encoders[OTHER], "/models/other")
+    store(services, "alice", "three")
+    edit(services.database, "alice", first, "one, edited")
+    sql("DELETE FROM nexus_memory.zep_episodic_memory WHERE episode_id = %s", str(second))
+    with Working(workshop):
+        assert migrating.embed(target) == 0
+    assert vectors(sql) == {1: 2, 2: 2}
+    stale = sql.one(
+        "SELECT count(*) FROM nexus_memory.episode_chunks c JOIN nexus_memory.zep_episodic_memory e USING (episode_id)"
+        " WHERE c.input_sha256 <> e.input_sha256"
+    )
+    assert stale == 0
+    migrating.activate(target)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_run_that_is_killed_goes_on_where_it_stood(
+    steps: int, services: Services, workshop: Workshop, migration: Migrate, encoders: dict[str, FakeEncoder], sql: Sql
+) -> None:
+    for agent in ("alice", "boris", "carla"):
+        store(services, agent, *(f"{agent} {n}" for n in range(5)))
+    workshop.drain()
+    seen: list[Progress] = []
+
+    def kill(progress: Progress) -> None:
+        seen.append(progress)
+        if len(seen) == steps:
+            raise Killed
+
+    with pytest.raises(Killed):
+        run(migration(kill), encoders[OTHER])
+    with Working(workshop):
+        run(migration(), encoders[OTHER])
+    assert vectors(sql) == {1: 15, 2: 15}
+    assert sql("SELECT max(retry_count)::int, count(*)::int FROM memory_system.embeddings_queue WHERE model_id = 2") == [(1, 15)]
+
+
+def test_model_that_is_not_complete_does_not_become_active(
+    services: Services, workshop: Workshop, migration: Migrate, encoders: dict[str, FakeEncoder], sql: Sql
+) -> None:
+    store(services, "alice", "poison", "fine")
+    workshop.drain()
+
+    def refuse(texts: Any) -> None:
+        if "poison" in texts:
+            raise RuntimeError
+
+    encoders[OTHER].before = refuse
+    migrating = migration()
+    target = migrating.begin(encoders[OTHER], "/models/other")
+    with pytest.raises(Conflict, match="1 agents are not complete"):
+        migrating.activate(target)
+    sql("SELECT memory_system.enqueue_for_model('alice', %s::smallint, 10)", target.model_id)
+    workshop.drain(waits=True)
+    assert migrating.embed(target) == 1
+    with pytest.raises(Conflict):
+        migrating.activate(target)
+    assert migrating.embed(target, accepts_dead=True) == 1
+    migrating.activate(target)
+    assert services.integrity.identity().drift == 0
+    with pytest.raises(Conflict, match="active model already"):
+        migrating.begin(encoders[OTHER], "/models/other")
+
+
+def test_second_migration_waits_for_the_first(services: Services, migration: Migrate, encoders: dict[str, FakeEncoder]) -> None:
+    migrating = migration()
+    first = migrating.begin(encoders[OTHER], "/models/other")
+    assert migrating.begin(encoders[OTHER], "/models/other") == first
+    with pytest.raises(Conflict, match="under way"):
+        migrating.begin(FakeEncoder("b" * 64, 64), "/models/third")
+
+
+def test_semantic_memory_is_embedded_anew_when_the_model_is_active(
+    services: Services, workshop: Workshop, migration: Migrate, encoders: dict[str, FakeEncoder], sql: Sql
+) -> None:
+    sql("INSERT INTO nexus_memory.semantic_memories (agent_id, concept, definition) VALUES ('alice', 'tide', 'the sea moves')")
+    store(services, "alice", "one")
+    workshop.drain()
+    for encoder, source in ((encoders[OTHER], "/models/other"), (encoders[DEFAULT_SHA256], ""), (encoders[OTHER], "/models/other")):
+        with Working(workshop):
+            target = run(migration(), encoder, source)
+        workshop.drain()
+        assert sql("SELECT embedding_version, vector_dims(embedding) FROM nexus_memory.semantic_memories") == [
+            (target.version, target.dimensions)
+        ]
+
+
+def test_agents_that_never_stop_writing_and_agents_that_come_late_change_over(
+    services: Services, workshop: Workshop, migration: Migrate, encoders: dict[str, FakeEncoder], sql: Sql
+) -> None:
+    store(services, "alice", *(f"text {n}" for n in range(20)))
+    workshop.drain()
+    stop = threading.Event()
+
+    def write_on() -> None:
+        number = 0
+        while not stop.wait(0.03):
+            number += 1
+            store(services, "alice", f"more {number}")
+            store(services, f"late-{number % 50}", f"hello {number}")
+
+    writing = threading.Thread(target=write_on)
+    writing.start()
+    try:
+        with Working(workshop):
+            run(migration(), encoders[OTHER])
+    finally:
+        stop.set()
+        writing.join()
+    workshop.drain()
+    assert services.integrity.identity().drift == 0
+    unembedded = sql.one(
+        "SELECT count(*) FROM nexus_memory.zep_episodic_memory e WHERE NOT EXISTS"
+        " (SELECT 1 FROM nexus_memory.episode_chunks c WHERE c.episode_id = e.episode_id AND c.model_id = 2)"
+    )
+    assert unembedded == 0
