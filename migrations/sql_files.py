@@ -1,16 +1,19 @@
 """Runs the SQL objects of a revision from their files, each of which is never edited once released."""
 
+import re
 from pathlib import Path
 
 from alembic import op
 
 _FOLDER = Path(__file__).parent / "sql"
+# A line `-- include part_x_v1`, with or without a semicolon, stands for the text of that file: what functions say alike is written once.
+_INCLUDE = re.compile(r"^ *-- include (part_\w+)(;?)$", re.MULTILINE)
 
 
 def run_files(*names: str) -> None:
     """Execute the named files of migrations/sql in the given order, in the revision's transaction."""
     for name in names:
-        _execute((_FOLDER / f"{name}.sql").read_text(encoding="utf-8"))
+        _execute(_read(name))
 
 
 def replace_as_definer(*names: str) -> None:
@@ -18,10 +21,14 @@ def replace_as_definer(*names: str) -> None:
     op.execute("GRANT CREATE ON SCHEMA nexus_memory, memory_system TO nexus_definer")
     op.execute("SET LOCAL ROLE nexus_definer")
     for name in names:
-        definition = (_FOLDER / f"{name}.sql").read_text(encoding="utf-8")
-        _execute(definition.replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION", 1))
+        _execute(_read(name).replace("CREATE FUNCTION", "CREATE OR REPLACE FUNCTION", 1))
     op.execute("RESET ROLE")
     op.execute("REVOKE CREATE ON SCHEMA nexus_memory, memory_system FROM nexus_definer")
+
+
+def _read(name: str) -> str:
+    text = (_FOLDER / f"{name}.sql").read_text(encoding="utf-8")
+    return _INCLUDE.sub(lambda include: _read(include[1]).rstrip("\n") + include[2], text)
 
 
 def _execute(statements: str) -> None:

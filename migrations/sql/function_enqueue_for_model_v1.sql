@@ -24,10 +24,7 @@ BEGIN
                             SELECT 1 FROM nexus_memory.episode_chunks c
                             WHERE c.episode_id = e.episode_id AND c.model_id = for_model AND c.input_sha256 = e.input_sha256)))
     ORDER BY e.episode_id LIMIT most
-    ON CONFLICT (target_kind, target_id, model_id) DO UPDATE
-        SET generation = q.generation + 1, input_sha256 = excluded.input_sha256, input_chars = excluded.input_chars,
-            state = 'pending', priority = excluded.priority, due_at = now(), claim_token = NULL, started_at = NULL,
-            lease_until = NULL, retry_count = 0, solo = false, last_error = NULL, enqueued_at = now(), processed_at = NULL
+    -- include part_requeue_v1
         WHERE q.input_sha256 <> excluded.input_sha256 OR q.state = 'done';
     GET DIAGNOSTICS enqueued = ROW_COUNT;
     -- A semantic memory has room for one vector, so its turn comes when the model is active.
@@ -41,10 +38,7 @@ BEGIN
                       WHERE known.target_kind = 'semantic' AND known.target_id = s.memory_id AND known.model_id = for_model
                         AND known.state <> 'done' AND known.input_sha256 = s.input_sha256)
     ORDER BY s.memory_id LIMIT most
-    ON CONFLICT (target_kind, target_id, model_id) DO UPDATE
-        SET generation = q.generation + 1, input_sha256 = excluded.input_sha256, input_chars = excluded.input_chars,
-            state = 'pending', priority = excluded.priority, due_at = now(), claim_token = NULL, started_at = NULL,
-            lease_until = NULL, retry_count = 0, solo = false, last_error = NULL, enqueued_at = now(), processed_at = NULL;
+    -- include part_requeue_v1;
     GET DIAGNOSTICS semantic = ROW_COUNT;
     RETURN enqueued + semantic;
 END $$;

@@ -25,10 +25,7 @@ BEGIN
                           WHERE c.episode_id = e.episode_id AND c.model_id = m.model_id AND c.input_sha256 = e.input_sha256))
       AND (existing.target_id IS NULL OR existing.state = 'done' OR existing.input_sha256 <> e.input_sha256)
     ORDER BY e.episode_id LIMIT most
-    ON CONFLICT (target_kind, target_id, model_id) DO UPDATE
-        SET generation = q.generation + 1, input_sha256 = excluded.input_sha256, input_chars = excluded.input_chars,
-            state = 'pending', priority = excluded.priority, due_at = now(), claim_token = NULL, started_at = NULL,
-            lease_until = NULL, retry_count = 0, solo = false, last_error = NULL, enqueued_at = now(), processed_at = NULL
+    -- include part_requeue_v1
         WHERE q.state = 'done' OR q.input_sha256 <> excluded.input_sha256;
     GET DIAGNOSTICS enqueued = ROW_COUNT;
     RETURN enqueued;

@@ -13,11 +13,7 @@ BEGIN
     FROM new_rows n CROSS JOIN memory_system.embedding_models m
     WHERE m.is_active OR m.is_target
     ORDER BY n.episode_id
-    ON CONFLICT (target_kind, target_id, model_id) DO UPDATE
-        SET generation = q.generation + 1, input_sha256 = excluded.input_sha256, input_chars = excluded.input_chars,
-            state = 'pending', priority = excluded.priority, due_at = now(), claim_token = NULL, started_at = NULL,
-            lease_until = NULL, retry_count = 0, solo = false, last_error = NULL, traceparent = excluded.traceparent,
-            enqueued_at = now(), processed_at = NULL
+    -- include part_requeue_v1
         WHERE q.input_sha256 IS DISTINCT FROM excluded.input_sha256 OR q.state = 'done';
     RETURN NULL;
 END $$;

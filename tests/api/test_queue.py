@@ -1,5 +1,6 @@
 """The queue over HTTP: who sees it, what it shows, what a replay takes and says."""
 
+import json
 from collections.abc import Callable
 from typing import Any
 from uuid import UUID
@@ -73,7 +74,7 @@ def test_bad_page_of_dead_rows_is_refused(query: str, layer: FlaskClient, double
 
 def test_queue_has_the_published_shape(layer: FlaskClient) -> None:
     body = layer.get("/queue", headers=OPERATOR).get_json()
-    assert set(body) == set(QueueAnswer.model_fields)
+    assert QueueAnswer.model_validate_json(json.dumps(body), strict=True, extra="forbid")
     assert body["advice"]["workers_advised"] == 3
 
 

@@ -1,14 +1,14 @@
 """Queries, bodies and answers of the routes that show the queue and replay its dead rows."""
 
-from datetime import datetime
 from typing import Annotated, Self
 from uuid import UUID
 
-from pydantic import BaseModel, Field, Strict, StrictBool, StringConstraints, model_validator
+from pydantic import Field, RootModel, Strict, StrictBool, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
 from app.api.schemas.fields import TEXT_PATTERN, QueryModel, StrictModel
-from app.queue.dead import MOST_REPLAYED
+from app.queue.dead import MOST_REPLAYED, DeadCauses, DeadPage, Replay
+from app.queue.status import QueueStatus
 
 Cause = Annotated[str, StringConstraints(max_length=500, pattern=TEXT_PATTERN)]
 
@@ -40,107 +40,17 @@ class ReplayBody(StrictModel):
         return self
 
 
-class LaneAnswer(BaseModel):
-    """Unfinished rows of one priority lane."""
-
-    lane: str
-    pending: int
-    waiting: int
-    processing: int
-    oldest_pending_age_seconds: float
-
-
-class WorkerAnswer(BaseModel):
-    """A worker heard from lately."""
-
-    worker_id: str
-    hostname: str
-    pid: int
-    slots: int
-    model: str | None
-    precision: str | None
-    items_per_second: float | None
-    seconds_since_heartbeat: float
-    problem: str | None
-
-
-class DispatcherAnswer(BaseModel):
-    """A dispatcher heard from lately."""
-
-    worker_id: str
-    hostname: str
-    pid: int
-    seconds_since_heartbeat: float
-
-
-class AdviceAnswer(BaseModel):
-    """How many workers would drain the backlog in drain_minutes."""
-
-    workers_advised: int
-    workers_at_work: int
-    pending: int
-    drain_minutes: float
-    worker_items_per_second: float | None
-    minutes_to_drain: float | None
-    reason: str
-
-
-class QueueAnswer(BaseModel):
+class QueueAnswer(RootModel[QueueStatus]):
     """The queue over all agents; `waiting` are those of the pending rows that are due later."""
 
-    pending: int
-    waiting: int
-    processing: int
-    done: int
-    dead: int
-    oldest_pending_age_seconds: float
-    lanes: list[LaneAnswer]
-    workers: list[WorkerAnswer]
-    dispatchers: list[DispatcherAnswer]
-    advice: AdviceAnswer
 
-
-class DeadCauseAnswer(BaseModel):
-    """Dead rows with the same last error, and up to five of their targets."""
-
-    cause: str
-    rows: int
-    agents: int
-    first_dead_at: datetime | None
-    last_dead_at: datetime | None
-    examples: list[UUID]
-
-
-class DeadCausesAnswer(BaseModel):
+class DeadCausesAnswer(RootModel[DeadCauses]):
     """Dead rows by cause, the most frequent first, and all of them together."""
 
-    causes: list[DeadCauseAnswer]
-    total: int
 
-
-class DeadRowAnswer(BaseModel):
-    """One dead row, without content."""
-
-    target_kind: str
-    target_id: UUID
-    model_id: int
-    agent_id: str
-    input_chars: int
-    attempts: int
-    cause: str
-    enqueued_at: datetime
-    dead_at: datetime | None
-
-
-class DeadRowsAnswer(BaseModel):
+class DeadRowsAnswer(RootModel[DeadPage]):
     """One page of dead rows in order of target_id; next_cursor is null on the last page."""
 
-    items: list[DeadRowAnswer]
-    next_cursor: UUID | None
 
-
-class ReplayAnswer(BaseModel):
+class ReplayAnswer(RootModel[Replay]):
     """How many rows were given a new set of attempts, and how many of those asked for are dead still."""
-
-    replayed: int
-    remaining: int
