@@ -3,6 +3,8 @@
 import os
 from dataclasses import dataclass
 
+from sqlalchemy.exc import DBAPIError
+
 from app.cache.lists import ListCache
 from app.config import Settings
 from app.db import Database
@@ -12,6 +14,7 @@ from app.embedding.models import EmbeddingModel, ModelsInUse
 from app.embedding.service import EmbeddingService, LoadEncoder
 from app.embedding.weights import find_source
 from app.episodes.service import EpisodeService
+from app.errors import DatabaseUnavailable
 from app.identity.service import KeyService
 from app.integrity.service import IntegrityService
 from app.integrity.stats import StatsService
@@ -109,6 +112,26 @@ def _queue_database(settings: Settings, application_name: str) -> Database:
 def build_queue_service(settings: Settings) -> QueueService:
     """Return the queue for a dispatcher or a worker's parent, logged in as nexus_worker."""
     return QueueService(_queue_database(settings, "nexus queue"), settings)
+
+
+def check_model(settings: Settings) -> None:
+    """Look whether this machine has the model that the database expects, without loading it.
+
+    Where the database cannot say so now, nothing is found wrong: a pool child asks again before it works.
+
+    Raises:
+        ConfigurationError: EMBEDDING_MODEL is another model, or the expected one is not on this machine.
+    """
+    database = _queue_database(settings, "nexus worker")
+    try:
+        with database.transaction() as connection:
+            models = embedding_repository.models_in_use(connection)
+    except (DatabaseUnavailable, DBAPIError):
+        return
+    finally:
+        database.close()
+    if models is not None:
+        find_source(settings.embedding_model, models.active)
 
 
 def build_worker_services(settings: Settings, load: LoadEncoder | None = None, database: Database | None = None) -> WorkerServices:

@@ -10,8 +10,8 @@ import structlog
 from billiard.exceptions import TimeLimitExceeded, WorkerLostError
 from celery.signals import celeryd_init, setup_logging, task_failure, worker_process_init, worker_process_shutdown
 
-from app.bootstrap import WorkerServices, build_queue_service, build_worker_services
-from app.errors import NexusError
+from app.bootstrap import WorkerServices, build_queue_service, build_worker_services, check_model
+from app.errors import ConfigurationError, NexusError
 from app.observability.logs import configure_logging
 from app.queue.service import QueueService
 from app.queue.workers import WorkerIdentity, this_process
@@ -77,10 +77,20 @@ def _configure_logging(**_: Any) -> None:
 
 
 @celeryd_init.connect
-def _check_secrets(**_: Any) -> None:
-    """Refuse to start with a secret missing, before any connection is tried."""
-    for name in ("pg_worker_password", "redis_password"):
-        settings.secret(name)
+def _refuse_what_waiting_cannot_mend(**_: Any) -> None:
+    """End the worker with the reason, before it has children, where a secret is missing or its model is not the database's.
+
+    What may pass by itself, such as PostgreSQL being down, is left to the children, which try again.
+    """
+    configure_logging(settings, "worker")
+    try:
+        for name in ("pg_worker_password", "redis_password"):
+            settings.secret(name)
+        check_model(settings)
+    except ConfigurationError as error:
+        _log.critical("worker_refuses_to_start", code=error.code, error=error.message, action="mend what it names, then start it again")
+        # Celery swallows any exception of a signal's receiver but this.
+        raise SystemExit(1) from error
 
 
 @worker_process_init.connect

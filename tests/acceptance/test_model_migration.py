@@ -13,6 +13,7 @@ from safetensors.numpy import load_file, save_file
 
 from app.embedding.weights import WEIGHTS_FILE, find_weights
 from app.stack.layout import PROJECT_ROOT
+from app.stack.programs import QUEUES
 from tests.acceptance.conftest import RunningStack
 from tests.acceptance.test_main_path import search, wait_until_embedded
 
@@ -129,12 +130,10 @@ def test_worker_of_another_model_refuses_to_start_and_says_why(stack: RunningSta
         "EMBEDDING_MODEL": str(other_model),
         "PATH": "/usr/bin:/bin",
     }
-    program = (
-        "from app.bootstrap import build_worker_services; from app.config import load_settings; build_worker_services(load_settings())"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=PROJECT_ROOT, env=environment, check=False, capture_output=True, text=True, timeout=120
-    )
-    assert done.returncode != 0
-    assert "the database expects vectors of all-MiniLM-L6-v2" in done.stderr
-    assert "set EMBEDDING_MODEL" in done.stderr
+    command = [sys.executable, "-m", "celery", "-A", "tasks.celery_app", "worker", "--concurrency", "1", "-n", "other@%h", "-Q", QUEUES]
+    done = subprocess.run(command, cwd=PROJECT_ROOT, env=environment, check=False, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    (refusal,) = [line for line in (done.stdout + done.stderr).splitlines() if "worker_refuses_to_start" in line]
+    assert "the database expects vectors of all-MiniLM-L6-v2" in refusal
+    assert "set EMBEDDING_MODEL" in refusal
+    assert "Traceback" not in done.stdout + done.stderr
