@@ -16,6 +16,8 @@ def make_celery(settings: Settings) -> Celery:
         # Only ids and tokens travel, and nobody reads results: PostgreSQL holds the outcome.
         task_serializer="json",
         accept_content=["json"],
+        # A message of any other shape is discarded by whoever reads it, instead of ending one worker after the other.
+        task_annotations={"*": {"Strategy": "tasks.strategy:discard_malformed"}},
         task_ignore_result=True,
         result_backend=None,
         task_create_missing_queues=True,

@@ -1,6 +1,8 @@
 """Brokers that forget, die, fill up, fall silent, repeat themselves, or are far away."""
 
+import json
 from collections.abc import Callable
+from uuid import uuid4
 
 import pytest
 from celery import Celery
@@ -182,8 +184,51 @@ def test_messages_of_spent_tokens_change_nothing(case: Case, celery_setup: Celer
     with case.fault():
         for message in messages * 3:
             celery_setup.app.send_task(EMBED_BATCH, kwargs=message, queue="embed.bulk")
-        wait_until(lambda: case.world.broker.depth() == 0, 60, "the broker does not run dry")
+        wait_until(lambda: case.world.broker.depth() == 0, 120, "the broker does not run dry")
     assert case.sql("SELECT * FROM memory_system.embeddings_queue WHERE agent_id = %s ORDER BY target_id", case.agent) == before
+    case.settle()
+
+
+_SOUND = {"target_kind": "episodic", "model_id": 1, "target_ids": [str(uuid4())], "token": str(uuid4())}
+_JSON = "application/json"
+_MALFORMED: list[tuple[object, str, dict[str, object]]] = [
+    ([], _JSON, {}),
+    ("x", _JSON, {}),
+    (None, _JSON, {}),
+    ([[], {}], _JSON, {}),
+    ([{}, [], {}], _JSON, {}),
+    ([[], _SOUND, 5], _JSON, {}),
+    ([[], _SOUND, {}], _JSON, {"timelimit": "soon"}),
+    ([[], _SOUND, {}], _JSON, {"timelimit": ["1", None]}),
+    ([[], _SOUND, {}], _JSON, {"id": None}),
+    ([[], _SOUND, {}], _JSON, {"eta": "tomorrow"}),
+    ([[], {**_SOUND, "target_ids": ["x"]}, {}], _JSON, {}),
+    ([[], {**_SOUND, "model_id": 10**30}, {}], _JSON, {}),
+    ([[1, 2], {**_SOUND, "more": 1}, {}], _JSON, {}),
+    ([[], _SOUND, {}], "application/x-python-serialize", {}),
+    ([[], _SOUND, {}], _JSON, {"task": "os.system"}),
+    ({"task": EMBED_BATCH, "id": str(uuid4()), "args": 5, "kwargs": None}, _JSON, {"task": None}),
+]
+
+
+@pytest.mark.short
+@BOTH
+def test_malformed_messages_are_discarded_and_hold_nobody_up(case: Case, celery_setup: CeleryTestSetup) -> None:
+    """What a foreign or broken producer may leave in the queues: Celery's own consumer ends at some of it, worker after worker."""
+    case.floods_broker = True
+    workers = [node.process.pid for node in case.world.workers]
+    with celery_setup.app.producer_pool.acquire(block=True) as producer:
+        for body, content_type, headers in _MALFORMED:
+            sound = {"task": EMBED_BATCH, "id": str(uuid4()), "timelimit": [None, None], "eta": None, "lang": "py"}
+            given = {name: value for name, value in {**sound, **headers}.items() if (name, value) != ("task", None)}
+            encoded = json.dumps(body).encode()
+            producer.publish(encoded, routing_key="embed.hi", content_type=content_type, content_encoding="utf-8", headers=given)
+    case.write(100, importance=0.9)
+    with case.fault():
+        case.wait_done(100)
+        wait_until(lambda: case.world.broker.depth() == 0, 120, "the broker does not run dry")
+    assert [node.process.pid for node in case.world.workers] == workers
+    assert all(node.process.is_running for node in case.world.workers)
     case.settle()
 
 
