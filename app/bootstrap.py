@@ -1,6 +1,5 @@
 """The only place where objects are wired together. A worker's services need no Flask."""
 
-import os
 from dataclasses import dataclass
 
 from sqlalchemy.exc import DBAPIError
@@ -147,7 +146,6 @@ def build_worker_services(settings: Settings, load: LoadEncoder | None = None, d
         DatabaseUnavailable: PostgreSQL cannot be reached.
     """
     database = database or _queue_database(settings, "nexus worker")
-    most_workers = max(settings.worker_replicas, settings.worker_max)
-    threads = settings.embedding_threads or max(1, (os.cpu_count() or 1) // most_workers)
     cache = ListCache(build_cache_redis(settings))
-    return WorkerServices(QueueService(database, settings), EmbeddingService(database, load or _loader(settings, threads), cache, settings))
+    embedding = EmbeddingService(database, load or _loader(settings, settings.worker_threads), cache, settings)
+    return WorkerServices(QueueService(database, settings), embedding)

@@ -1,5 +1,6 @@
 """Every setting of every process, read once from the environment and passed down."""
 
+import os
 from functools import cached_property
 from pathlib import Path
 from typing import Literal
@@ -114,7 +115,12 @@ class Settings(BaseSettings):
     task_time_limit_seconds: float = Field(
         300.0,
         gt=0,
-        description="Hard limit of one task; the child that exceeds it is killed. The longest episode takes a minute on a slow core.",
+        description="Hard limit of one task; the child that exceeds it is killed. A text longer than BATCH_CHARS gets more.",
+    )
+    task_time_limit_per_character_seconds: float = Field(
+        0.01,
+        ge=0,
+        description="More time for each character beyond BATCH_CHARS; one of Hangul is three tokens, 0.0012 s of a core without bf16.",
     )
     worker_proc_alive_timeout_seconds: float = Field(180.0, gt=4, description="How long a child may take to load its model.")
     redis_visibility_timeout_seconds: int = Field(300, ge=30, description="When Redis redelivers a message that nobody acknowledged.")
@@ -129,6 +135,19 @@ class Settings(BaseSettings):
     # Logs.
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe level that is logged.")
     log_format: Literal["json", "console"] = Field("json", description="json for machines, console for people.")
+
+    @property
+    def worker_bounds(self) -> tuple[int, int]:
+        """The fewest and the most workers that run; equal where the number is fixed, which is the default."""
+        low = self.worker_min or self.worker_replicas
+        high = self.worker_max or self.worker_replicas
+        # With one of the two chosen, WORKER_REPLICAS stands for the other, and may lie on its wrong side.
+        return (min(low, high), high) if self.worker_max else (low, max(low, high))
+
+    @property
+    def worker_threads(self) -> int:
+        """Threads of torch in each worker: chosen, or the cores that this process may use, shared among the most workers that run."""
+        return self.embedding_threads or max(1, len(os.sched_getaffinity(0)) // self.worker_bounds[1])
 
     def secret_path(self, name: str) -> Path:
         """Return the file that holds the named secret."""

@@ -27,6 +27,12 @@ _BROKER_SECONDS = 5.0
 """How long RabbitMQ may take to confirm a message; Redis has its socket's timeout."""
 
 
+def time_limit_of(batch: Batch) -> float:
+    """Return how many seconds the batch may take: one long episode has more chunks than a batch of short ones."""
+    beyond = max(0, batch.chars - settings.batch_chars)
+    return settings.task_time_limit_seconds + beyond * settings.task_time_limit_per_character_seconds
+
+
 def publish(batches: Sequence[Batch]) -> None:
     """Send one message a batch over one connection of the pool: on Redis in one pipeline, on RabbitMQ each confirmed.
 
@@ -39,6 +45,7 @@ def publish(batches: Sequence[Batch]) -> None:
                 EMBED_BATCH,
                 kwargs=message_of(batch.claim),
                 queue=batch.queue,
+                time_limit=time_limit_of(batch),
                 producer=producer,
                 retry=False,
                 timeout=_BROKER_SECONDS,

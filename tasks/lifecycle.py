@@ -35,7 +35,7 @@ class ChildProcess:
 
     def start(self) -> None:
         """Announce the process now and keep announcing it."""
-        self._beat()
+        self.services.queue.join(self.identity)
         threading.Thread(target=self._beat_on, name="heartbeat", daemon=True).start()
 
     def _beat(self) -> None:

@@ -13,12 +13,25 @@ from rich.table import Column, Table
 
 from app.bootstrap import Services, build_services
 from app.config import load_settings
-from app.errors import InvalidRequest, StackError
+from app.errors import InvalidRequest
 from app.observability.logs import configure_logging
 from app.queue.dead import DeadCauses, DeadPage, DeadSelection
 from app.queue.status import QueueStatus
 from app.serialization import to_json
+from app.stack import control
 from app.stack.environment import is_given
+
+
+class _Cause(click.ParamType[str]):
+    """A cause as the queue wrote it: text, and not empty."""
+
+    name = "cause"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not value.strip() or not value.isprintable():
+            self.fail("must be a cause as `queue dead` spells it", param, ctx)
+        return value
+
 
 _json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
@@ -27,7 +40,7 @@ def _services() -> Services:
     """Return the services, logged in as nexus_app: without an agent that role sees no content at all."""
     settings = load_settings()
     if not is_given(settings, "database_url"):
-        raise StackError("no stack runs here; start one with `make run`, or set DATABASE_URL")
+        raise control.none_runs(settings)
     # What a command did it prints itself; its log has only what went wrong, and on stderr.
     configure_logging(settings.model_copy(update={"log_level": "WARNING"}), "command")
     return build_services(settings)
@@ -58,23 +71,25 @@ def status(as_json: bool) -> None:
 
 
 @queue.command()
-@click.option("--cause", default=None, help="List the rows of this cause instead.")
-@click.option("--limit", type=click.IntRange(1, 10_000), default=100, show_default=True, help="Rows to list, with --cause.")
+@click.option("--cause", type=_Cause(), default=None, help="List the rows of this cause instead.")
+@click.option("--limit", type=click.IntRange(1, 10_000), default=None, help="Rows to list, with --cause; 100 if not given.")
 @click.option("--after", type=click.UUID, default=None, help="List the rows after this target, with --cause.")
 @_json_option
-def dead(cause: str | None, limit: int, after: UUID | None, as_json: bool) -> None:
+def dead(cause: str | None, limit: int | None, after: UUID | None, as_json: bool) -> None:
     """Show the dead rows by cause, or list those of one cause."""
+    if cause is None and (limit, after) != (None, None):
+        raise InvalidRequest("--limit and --after belong to a list of rows: give --cause CAUSE with them")
     service = _services().dead_rows
     if cause is None:
         causes = service.causes()
         _print_json(causes) if as_json else _print_causes(causes)
     else:
-        page = service.rows(cause, after, limit)
+        page = service.rows(cause, after, limit or 100)
         _print_json(page) if as_json else _print_rows(page, cause)
 
 
 @queue.command()
-@click.option("--cause", default=None, help="Replay the rows of this cause, as `queue dead` spells it.")
+@click.option("--cause", type=_Cause(), default=None, help="Replay the rows of this cause, as `queue dead` spells it.")
 @click.option("--id", "ids", type=click.UUID, multiple=True, help="Replay the rows of this target; may be given more than once.")
 @click.option("--all", "everything", is_flag=True, help="Replay every dead row.")
 @click.option("--yes", is_flag=True, help="Do not ask before replaying all.")

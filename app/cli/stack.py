@@ -79,7 +79,7 @@ def psql(role: Role, arguments: tuple[str, ...]) -> None:
     settings = load_settings()
     running = control.attach(settings)
     if running is None and not environment.is_given(settings, "database_url"):
-        raise StackError("no stack runs here; start one with `make run`, or set DATABASE_URL")
+        raise control.none_runs(settings)
     url = urlsplit((running or settings).database_url)
     # By environment: other users of this machine can read a command line.
     login = {"PGHOST": url.hostname or "127.0.0.1", "PGPORT": str(url.port or 5432), "PGDATABASE": url.path.strip("/"), "PGUSER": role}

@@ -46,6 +46,7 @@ class Dispatcher:
         self._identity = this_process("dispatcher")
         self._next_reap = 0.0
         self._next_beat = 0.0
+        self._has_joined = False
         self._vain_rings = 0
         self._publish_pause = settings.poll_seconds
         self._stop = threading.Event()
@@ -117,5 +118,6 @@ class Dispatcher:
             self._queue.reap()
             self._next_reap = now + self._settings.reaper_seconds
         if now >= self._next_beat:
-            self._queue.beat(self._identity)
+            self._queue.beat(self._identity) if self._has_joined else self._queue.join(self._identity)
+            self._has_joined = True
             self._next_beat = now + self._settings.heartbeat_seconds

@@ -38,10 +38,11 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """One message: a claim, and the Celery queue that carries it."""
+    """One message: a claim, the Celery queue that carries it, and how many characters it has in all."""
 
     queue: str
     claim: Claim
+    chars: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,4 +58,5 @@ def _pack_group(rows: Sequence[ClaimedRow], token: UUID, max_rows: int, max_char
 
 def _batch(rows: Sequence[ClaimedRow], token: UUID) -> Batch:
     first = rows[0]
-    return Batch(queue_of(first), Claim(first.target_kind, first.model_id, tuple(row.target_id for row in rows), token))
+    claim = Claim(first.target_kind, first.model_id, tuple(row.target_id for row in rows), token)
+    return Batch(queue_of(first), claim, sum(row.input_chars for row in rows))

@@ -104,6 +104,14 @@ class QueueService:
         with self._database.transaction() as connection:
             workers.beat(connection, identity, items_per_second, problem)
 
+    def join(self, identity: WorkerIdentity) -> None:
+        """Say that a process begins, in the place of any of its host that died without a word."""
+        with self._database.transaction() as connection:
+            buried = workers.bury(connection, identity)
+            workers.beat(connection, identity)
+        if buried:
+            _log.info("dead_processes_forgotten", hostname=identity.hostname, processes=buried)
+
     def leave(self, identity: WorkerIdentity) -> None:
         """Say that a process ends."""
         with self._database.transaction() as connection:

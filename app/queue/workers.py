@@ -4,6 +4,7 @@ import os
 import socket
 from dataclasses import dataclass
 
+import psutil
 from sqlalchemy import Connection, text
 
 _BEAT = text(
@@ -15,6 +16,8 @@ _BEAT = text(
     """
 )
 _LEAVE = text("DELETE FROM memory_system.workers WHERE worker_id = :worker_id")
+_OF_HOST = text("SELECT worker_id, pid FROM memory_system.workers WHERE hostname = :hostname AND worker_id <> :worker_id")
+_LEAVE_ALL = text("DELETE FROM memory_system.workers WHERE worker_id = ANY (:worker_ids)")
 _PRUNE = text("DELETE FROM memory_system.workers WHERE heartbeat_at < now() - interval '1 day'")
 _ALIVE = text(
     """
@@ -80,6 +83,16 @@ def beat(connection: Connection, identity: WorkerIdentity, items_per_second: flo
 def leave(connection: Connection, identity: WorkerIdentity) -> None:
     """Say that the process ends, so that no room is kept for it."""
     connection.execute(_LEAVE, {"worker_id": identity.worker_id})
+
+
+def bury(connection: Connection, identity: WorkerIdentity) -> int:
+    """Take away the rows of this host's processes that died without leaving, and return how many.
+
+    Until then the claim window has room for them, and the advice counts on their rate.
+    """
+    rows = connection.execute(_OF_HOST, {"hostname": identity.hostname, "worker_id": identity.worker_id})
+    gone = [row.worker_id for row in rows if not psutil.pid_exists(row.pid)]
+    return connection.execute(_LEAVE_ALL, {"worker_ids": gone}).rowcount if gone else 0
 
 
 def prune(connection: Connection) -> int:

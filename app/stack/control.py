@@ -43,6 +43,13 @@ def status(settings: Settings) -> Status:
     return Status(owner, state, processes, 0 if owner else len(leftovers.find(layout.stack_id)))
 
 
+def none_runs(settings: Settings) -> StackError:
+    """Return the error of a command that needs a running stack, and what there is instead."""
+    if left := status(settings).leftovers:
+        return StackError(f"no stack runs here, but {left} processes of one were left behind: `stack up` recovers, `stack down` stops them")
+    return StackError("no stack runs here; start one with `make run`, or set DATABASE_URL")
+
+
 def stop(settings: Settings, report: Callable[[str], None]) -> bool:
     """Stop the stack on DATA_DIR, whoever owns it, and return whether there was anything to stop.
 

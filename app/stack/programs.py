@@ -1,6 +1,5 @@
 """The one table of every process of the stack: its command, how it is stopped, how long that may take."""
 
-import os
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -65,14 +64,13 @@ def service_programs(settings: Settings, layout: Layout) -> list[Program]:
             environment={"PROMETHEUS_MULTIPROC_DIR": str(layout.api_metrics), **one_thread},
         ),
         Program("dispatcher", [*python, "tasks.dispatch"], environment=one_thread),
-        *(_worker(celery, number, settings) for number in range(1, worker_bounds(settings)[1] + 1)),
+        *(_worker(celery, number, settings) for number in range(1, settings.worker_bounds[1] + 1)),
         Program("beat", [*celery, "beat", "--loglevel", "INFO", "-s", str(layout.beat / "schedule"), "--pidfile="], environment=one_thread),
         Program("flower", [*celery, "flower", "--conf=tasks/flower_config.py"], environment=one_thread),
     ]
 
 
 def _worker(celery: Sequence[str], number: int, settings: Settings) -> Program:
-    threads = settings.embedding_threads or max(1, len(os.sched_getaffinity(0)) // max(settings.worker_max, settings.worker_replicas))
     command = [*celery, "worker", "--loglevel", "INFO", "--concurrency", "1", "-n", f"worker{number}@%h", "-Q", QUEUES]
     name = f"worker_{number}"
     return Program(
@@ -82,24 +80,16 @@ def _worker(celery: Sequence[str], number: int, settings: Settings) -> Program:
         # TERM ends a worker after its current batch, about a second. (Celery's soft shutdown would
         # always sleep its whole timeout while a batch runs.) What takes longer is killed; its lease recovers it.
         stop_wait_seconds=45,
-        environment={"OMP_NUM_THREADS": str(threads)},
+        environment={"OMP_NUM_THREADS": str(settings.worker_threads)},
     )
-
-
-def worker_bounds(settings: Settings) -> tuple[int, int]:
-    """Return the fewest and the most workers that run; equal where the number is fixed, which is the default."""
-    low = settings.worker_min or settings.worker_replicas
-    high = settings.worker_max or settings.worker_replicas
-    # With one of the two chosen, WORKER_REPLICAS stands for the other, and may lie on its wrong side.
-    return (min(low, high), high) if settings.worker_max else (low, max(low, high))
 
 
 def worker_names(settings: Settings) -> list[str]:
     """Return the names of the worker programs, those that do not start with the stack included."""
-    return [f"worker_{number}" for number in range(1, worker_bounds(settings)[1] + 1)]
+    return [f"worker_{number}" for number in range(1, settings.worker_bounds[1] + 1)]
 
 
 def first_workers(settings: Settings) -> list[str]:
     """Return the names of the workers that start with the stack: WORKER_REPLICAS of them, within the bounds."""
-    low, high = worker_bounds(settings)
+    low, high = settings.worker_bounds
     return worker_names(settings)[: max(low, min(high, settings.worker_replicas))]

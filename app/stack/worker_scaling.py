@@ -8,7 +8,7 @@ from app.config import Settings
 from app.errors import DatabaseUnavailable
 from app.queue.advice import Advice
 from app.stack.autoscaler import Autoscaler
-from app.stack.programs import first_workers, worker_bounds, worker_names
+from app.stack.programs import first_workers, worker_names
 from app.stack.supervisor import STOPPED_STATES, ProcessInfo
 
 _CONSULT_SECONDS = 2.0
@@ -49,7 +49,7 @@ class WorkerScaling:
         read_advice: ReadAdvice | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        low, high = worker_bounds(settings)
+        low, high = settings.worker_bounds
         up, down = settings.autoscale_up_seconds, settings.autoscale_down_seconds
         self._autoscaler = Autoscaler(len(first_workers(settings)), low, high, up, down)
         self._names = worker_names(settings)

@@ -189,7 +189,7 @@ def test_messages_of_spent_tokens_change_nothing(case: Case, celery_setup: Celer
     case.settle()
 
 
-_SOUND = {"target_kind": "episodic", "model_id": 1, "target_ids": [str(uuid4())], "token": str(uuid4())}
+_SOUND: dict[str, object] = {"target_kind": "episodic", "model_id": 1, "target_ids": [str(uuid4())], "token": str(uuid4())}
 _JSON = "application/json"
 _MALFORMED: list[tuple[object, str, dict[str, object]]] = [
     ([], _JSON, {}),
@@ -202,9 +202,9 @@ _MALFORMED: list[tuple[object, str, dict[str, object]]] = [
     ([[], _SOUND, {}], _JSON, {"timelimit": ["1", None]}),
     ([[], _SOUND, {}], _JSON, {"id": None}),
     ([[], _SOUND, {}], _JSON, {"eta": "tomorrow"}),
-    ([[], {**_SOUND, "target_ids": ["x"]}, {}], _JSON, {}),
-    ([[], {**_SOUND, "model_id": 10**30}, {}], _JSON, {}),
-    ([[1, 2], {**_SOUND, "more": 1}, {}], _JSON, {}),
+    ([[], _SOUND | {"target_ids": ["x"]}, {}], _JSON, {}),
+    ([[], _SOUND | {"model_id": 10**30}, {}], _JSON, {}),
+    ([[1, 2], _SOUND | {"more": 1}, {}], _JSON, {}),
     ([[], _SOUND, {}], "application/x-python-serialize", {}),
     ([[], _SOUND, {}], _JSON, {"task": "os.system"}),
     ({"task": EMBED_BATCH, "id": str(uuid4()), "args": 5, "kwargs": None}, _JSON, {"task": None}),
@@ -219,7 +219,7 @@ def test_malformed_messages_are_discarded_and_hold_nobody_up(case: Case, celery_
     workers = [node.process.pid for node in case.world.workers]
     with celery_setup.app.producer_pool.acquire(block=True) as producer:
         for body, content_type, headers in _MALFORMED:
-            sound = {"task": EMBED_BATCH, "id": str(uuid4()), "timelimit": [None, None], "eta": None, "lang": "py"}
+            sound: dict[str, object] = {"task": EMBED_BATCH, "id": str(uuid4()), "timelimit": [None, None], "eta": None, "lang": "py"}
             given = {name: value for name, value in {**sound, **headers}.items() if (name, value) != ("task", None)}
             encoded = json.dumps(body).encode()
             producer.publish(encoded, routing_key="embed.hi", content_type=content_type, content_encoding="utf-8", headers=given)

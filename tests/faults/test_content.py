@@ -64,13 +64,14 @@ def test_one_poison_among_a_thousand(case: Case, kind: str) -> None:
     _poisoned(case, kind, 1000)
 
 
-def test_slow_encoder_keeps_its_lease(case: Case) -> None:
-    """A batch that takes longer than a heartbeat renews its lease, and nobody takes it away."""
-    case.world.switches.set("delay", "8")
-    case.write(64)
-    case.wait_in_flight(32)
+def test_long_text_outlasts_the_lease_and_the_limit_of_a_batch(case: Case) -> None:
+    """Its lease is renewed, nobody takes it away, and the time limit, which is for a hung encoder, grants many chunks more."""
+    settings = case.world.settings
+    case.world.switches.set("delay", str(max(settings.lease_seconds, settings.task_time_limit_seconds) + 2))
+    case.write(1, contents=["a long story " * 3_000])
+    case.wait_in_flight(1)
     with case.fault():
-        case.wait_done(32)
+        case.wait_done(1)
         case.world.switches.clear("delay")
     case.settle()
 

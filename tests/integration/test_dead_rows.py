@@ -326,6 +326,18 @@ def test_commands_show_the_queue_and_replay_by_id_by_cause_and_all(services: Ser
     assert command.json("replay", "--all", "--yes") == {"replayed": 6, "remaining": 0}
 
 
+@pytest.mark.parametrize("command_line", [("dead",), ("replay",)])
+@pytest.mark.parametrize("cause", ["", " ", "a\udcff", "a\nb"])
+def test_what_cannot_be_a_cause_is_refused_without_a_traceback(command_line: tuple[str], cause: str, command: CommandLine) -> None:
+    refused = command(*command_line, "--cause", cause, status=2)
+    assert "must be a cause as `queue dead` spells it" in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_page_without_a_cause_is_refused(command: CommandLine) -> None:
+    assert "give --cause CAUSE with them" in command("dead", "--limit", "3", status=1).stderr
+
+
 @pytest.mark.parametrize("arguments", [(), ("--all", "--cause", "a"), ("--cause", "a", "--id", str(UUID(int=1)))])
 def test_replay_of_none_or_two_selections_is_one_line_and_status_one(arguments: tuple[str, ...], command: CommandLine) -> None:
     done = command("replay", *arguments, status=1)

@@ -1,6 +1,9 @@
 """The queue before a worker starts: order, window, leases, the reaper, ticks."""
 
+import os
 import re
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -139,6 +142,21 @@ def test_nobody_at_work_means_no_claim(services: Services, workshop: Workshop, s
     assert workshop.queue.claim() == []
     workshop.announce()
     assert len(claimed(workshop.queue.claim())) == 3
+
+
+def test_process_that_died_without_a_word_is_forgotten_by_the_next_of_its_host(workshop: Workshop, sql: Sql) -> None:
+    """Else the claim window keeps room for it, and the advice counts on it, until it was silent for a minute."""
+    with subprocess.Popen([sys.executable, "-c", ""]) as dead:
+        pass
+    this = this_process("worker", 1)
+    for worker_id, hostname, pid in (
+        ("dead", this.hostname, dead.pid),
+        ("alive", this.hostname, os.getppid()),
+        ("elsewhere", "x", dead.pid),
+    ):
+        workshop.queue.beat(WorkerIdentity(worker_id, "worker", hostname, pid, 1))
+    workshop.queue.join(this)
+    assert {row[0] for row in sql("SELECT worker_id FROM memory_system.workers")} == {"alive", "elsewhere", this.worker_id}
 
 
 def test_window_holds_two_batches_for_each_live_slot(services: Services, workshop: Workshop, database_settings: Settings) -> None:

@@ -1,5 +1,6 @@
 """Scaling of workers: never outside the bounds, never within the waits, and what the supervisor is told."""
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from app.errors import DatabaseUnavailable
 from app.queue.advice import Advice, advise
 from app.stack.autoscaler import Autoscaler
 from app.stack.layout import Layout
-from app.stack.programs import first_workers, service_programs, worker_bounds, worker_names
+from app.stack.programs import first_workers, service_programs, worker_names
 from app.stack.supervisor import ProcessInfo
 from app.stack.worker_scaling import WorkerScaling
 
@@ -90,12 +91,14 @@ def test_one_other_reading_starts_the_wait_anew(interruption: int | None) -> Non
 )
 def test_bounds_follow_from_the_settings(replicas: int, low: int, high: int, bounds: tuple[int, int], first: int, tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path, worker_replicas=replicas, worker_min=low, worker_max=high)
-    assert worker_bounds(settings) == bounds
+    assert settings.worker_bounds == bounds
     assert first_workers(settings) == [f"worker_{number}" for number in range(1, first + 1)]
     programs = [program for program in service_programs(settings, Layout(tmp_path)) if program.name.startswith("worker_")]
     assert [program.name for program in programs] == worker_names(settings)
     assert [program.name for program in programs if program.starts_with_stack] == first_workers(settings)
     assert {program.stop_signal for program in programs} == {"TERM"}
+    cores = len(os.sched_getaffinity(0))
+    assert {program.environment["OMP_NUM_THREADS"] for program in programs} == {str(max(1, cores // bounds[1]))}
 
 
 @dataclass
