@@ -224,9 +224,7 @@ def test_hundred_edits_of_one_episode_end_with_one_vector(services: Services, wo
     assert sql.one("SELECT count(*) FROM memory_system.ledger") == 101
 
 
-def test_commit_that_took_effect_unseen_is_not_repeated(
-    services: Services, workshop: Workshop, sql: Sql, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def finished_unseen(services: Services, workshop: Workshop, sql: Sql, monkeypatch: pytest.MonkeyPatch) -> None:
     """The connection breaks after the commit of a finish: the retry must find the token spent."""
     episode_id = services.episodes.store("alice", new_episode(OLD)).episode_id
     (batch,) = workshop.claim()
@@ -241,9 +239,24 @@ def test_commit_that_took_effect_unseen_is_not_repeated(
 
     monkeypatch.setattr(workshop.embedding, "_finish_once", finish_and_lose_the_answer)
     workshop.process(batch)
-    assert calls == [1, 0]
+    assert calls == [1, 0], "a finish took effect twice"
     assert (stored_row(sql, episode_id).state, stored_row(sql, episode_id).retry_count) == ("done", 1)
     assert vector_text(sql, episode_id) == "present"
+
+
+def test_commit_that_took_effect_unseen_is_not_repeated(
+    services: Services, workshop: Workshop, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    finished_unseen(services, workshop, sql, monkeypatch)
+
+
+def test_mutant_without_the_token_repeats_what_took_effect_unseen(
+    services: Services, workshop: Workshop, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("_OWNED", "_DONE"):
+        monkeypatch.setattr(repository, name, text(without_token(getattr(repository, name).text)))
+    with pytest.raises(AssertionError, match="took effect twice"):
+        finished_unseen(services, workshop, sql, monkeypatch)
 
 
 def test_connections_cut_under_the_worker_cost_time_only(services: Services, workshop: Workshop, sql: Sql) -> None:
