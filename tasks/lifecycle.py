@@ -3,6 +3,7 @@
 import os
 import sys
 import threading
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -30,8 +31,8 @@ class ChildProcess:
         embedding = self.services.embedding
         self.identity: WorkerIdentity = this_process("worker", 1, embedding.model.model_id, embedding.precision)
         self._stopped = threading.Event()
-        embedding.breaker.when_changed = self._beat_if_possible
-        embedding.breaker.when_hopeless = lambda: os._exit(1)
+        embedding.when_changed = self._beat_if_possible
+        embedding.when_hopeless = lambda: os._exit(1)
 
     def start(self) -> None:
         """Announce the process now and keep announcing it."""
@@ -40,7 +41,10 @@ class ChildProcess:
 
     def _beat(self) -> None:
         embedding = self.services.embedding
-        self.services.queue.beat(self.identity, embedding.rate.items_per_second, embedding.breaker.problem)
+        # Also how an idle worker notices that models came into use or went out of it.
+        embedding.look()
+        self.identity = replace(self.identity, model_id=embedding.model.model_id, precision=embedding.precision)
+        self.services.queue.beat(self.identity, embedding.rate.items_per_second, embedding.problem)
 
     def _beat_if_possible(self) -> None:
         try:

@@ -15,23 +15,33 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 from rich.progress import Progress as ProgressBar
 from rich.table import Table
 
-from app.config import load_settings
+from app.config import Settings, load_settings
 from app.db import Database
-from app.embedding.encoder import load_encoder
-from app.embedding.migration import ModelMigration, Progress, Tell
+from app.embedding.encoder import Encoder, load_encoder
+from app.embedding.migration import Finished, ModelMigration, Progress, Tell, require_sound
+from app.embedding.models import EmbeddingModel
+from app.embedding.weights import find_weights
 from app.errors import ConfigurationError
 from app.observability.logs import configure_logging
 from app.search.encoding import LOOK_SECONDS
 from app.serialization import to_json
 
+_INTERRUPTED = 130
+"""What a shell reports of a command that Ctrl-C ended."""
+
 _STEPS = {"enqueue": "agents enqueued", "embed": "agents complete", "copy": "copies on episodes renewed", "drop": "rows deleted"}
+
+
+def _settings() -> Settings:
+    settings = load_settings()
+    # What a command did it prints itself; its log has only what went wrong.
+    configure_logging(settings.model_copy(update={"log_level": "WARNING"}), "command")
+    return settings
 
 
 @contextmanager
 def _migration(tell: Tell = lambda _: None) -> Iterator[ModelMigration]:
-    settings = load_settings()
-    # What a command did it prints itself; its log has only what went wrong.
-    configure_logging(settings.model_copy(update={"log_level": "WARNING"}), "command")
+    settings = _settings()
     owner = Database(settings, "nexus_superuser", "nexus model migration", statement_timeout_seconds=0)
     worker = Database(settings, "nexus_worker", "nexus model migration", statement_timeout_seconds=0)
     try:
@@ -43,17 +53,53 @@ def _migration(tell: Tell = lambda _: None) -> Iterator[ModelMigration]:
 
 @contextmanager
 def _bar() -> Iterator[Tell]:
-    """Draw progress on stderr: a bar on a terminal, nothing elsewhere."""
+    """Tell progress on stderr: a bar on a terminal; elsewhere one line for each reason for which rows wait."""
+    if not sys.stderr.isatty():
+        yield _reasons()
+        return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[detail]}"))
-    with ProgressBar(*columns, console=Console(stderr=True), disable=not sys.stderr.isatty()) as bar:
+    with ProgressBar(*columns, console=Console(stderr=True)) as bar:
         tasks: dict[str, Any] = {}
 
         def tell(progress: Progress) -> None:
             if progress.step not in tasks:
                 tasks[progress.step] = bar.add_task(_STEPS[progress.step], total=None, detail="")
-            bar.update(tasks[progress.step], completed=progress.done, total=progress.total or None, detail=progress.detail)
+            detail = "; ".join((progress.detail, *(f"{rows:,} for {reason}" for reason, rows in progress.waiting_for.items())))
+            bar.update(tasks[progress.step], completed=progress.done, total=progress.total or None, detail=detail)
 
         yield tell
+
+
+def _reasons() -> Tell:
+    told: set[str] = set()
+
+    def tell(progress: Progress) -> None:
+        for reason, rows in progress.waiting_for.items():
+            if reason not in told:
+                told.add(reason)
+                click.echo(f"{rows:,} rows wait for another try: {reason}; the workers' logs say more", err=True)
+
+    return tell
+
+
+@contextmanager
+def _interruptible(standing: str) -> Iterator[None]:
+    """End the command with a line that says how things stand when the block is interrupted by Ctrl-C."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo(f"\ninterrupted: {standing}", err=True)
+        raise SystemExit(_INTERRUPTED) from None
+
+
+def _refuse_pinned(pinned: str, encoder: Encoder) -> None:
+    """Refuse a change that processes with this one's EMBEDDING_MODEL could not follow.
+
+    Raises:
+        ConfigurationError: EMBEDDING_MODEL is set, and is not the encoder's model.
+    """
+    if pinned and find_weights(pinned).fingerprint != encoder.fingerprint:
+        raise ConfigurationError(f"EMBEDDING_MODEL pins {pinned}: unset it for every process, then migrate to {encoder.name}")
 
 
 @click.group()
@@ -94,26 +140,47 @@ def migrate(source: str, rate: float | None, accept_dead: bool, keep_active: boo
         raise click.BadParameter("must be a number", param_hint="--rate")
     # Workers run elsewhere: what they are told must not depend on where this command was typed.
     source = str(Path(source).absolute()) if source and Path(source).is_dir() else source
+    pinned = _settings().embedding_model
     encoder = load_encoder(source, "fp32", 1)
+    _refuse_pinned(pinned, encoder)
+    require_sound(encoder)
     with _bar() as tell, _migration(tell) as migration, migration.alone():
-        target = migration.begin(encoder, source)
-        dead = migration.embed(target, rate, accepts_dead=accept_dead)
-        if dead and not accept_dead:
-            raise ConfigurationError(
-                f"{dead} episodes are dead under {target.name}: `python -m app queue dead` says why; replay them and run this again,"
-                " or accept them with --accept-dead"
-            )
-        if keep_active:
-            click.echo(f"every agent is complete under {target.name}; run this again without --keep-active to make it the active model")
+        with _interruptible("the target stays set: run this again to go on, or `python -m app embedding rollback` to give the change up"):
+            model = migration.begin(encoder, source)
+            is_new = not model.is_active
+            if is_new:
+                _embed(migration, model, rate, accept_dead=accept_dead)
+        if is_new and keep_active:
+            click.echo(f"every agent is complete under {model.name}; run this again without --keep-active to make it the active model")
             return
-        migration.activate(target)
-        migration.copy(target)
+        if is_new:
+            migration.activate(model)
+        with _interruptible(f"{model.name} is the active model: run this again for what is left"):
+            finished = migration.finish(model)
+    if not is_new:
+        click.echo(f"{model.name} is the active model; {_account(finished)}")
+        return
     # Every process has looked by then, so whatever is done next finds nobody on the old model.
     time.sleep(2 * LOOK_SECONDS)
     click.echo(
-        f"{target.name} ({target.dimensions} dimensions) is the active model. The old vectors are kept:"
+        f"{model.name} ({model.dimensions} dimensions) is the active model. The old vectors are kept:"
         " `embedding migrate` goes back to them, `embedding drop` deletes them."
     )
+
+
+def _embed(migration: ModelMigration, target: EmbeddingModel, rate: float | None, *, accept_dead: bool) -> None:
+    dead = migration.embed(target, rate, accepts_dead=accept_dead)
+    if dead and not accept_dead:
+        raise ConfigurationError(
+            f"{dead} episodes are dead under {target.name}: `python -m app queue dead` says why; replay them and run this again,"
+            " or accept them with --accept-dead"
+        )
+
+
+def _account(finished: Finished) -> str:
+    if not finished.enqueued and not finished.copies:
+        return "nothing was left to do"
+    return f"{finished.copies:,} copies were renewed and {finished.enqueued:,} rows enqueued"
 
 
 @embedding.command()

@@ -48,7 +48,7 @@ class Encoder:
 
     Attributes:
         name: The model's name.
-        fingerprint: sha256 of its weights, hexadecimal.
+        fingerprint: Which model it is: sha256 over the files that shape its vectors, hexadecimal.
         precision: 'fp32' or 'bf16'.
         dimensions: Length of a vector.
         max_tokens: Longest input, special tokens included.

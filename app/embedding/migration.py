@@ -4,46 +4,37 @@ Each step can be repeated, and a run that was killed goes on where it stood: wha
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 from sqlalchemy import TextClause, text
 from sqlalchemy.exc import IntegrityError
 
 from app.db import Database
+from app.embedding.breaker import Breaker
 from app.embedding.copies import renew_some
 from app.embedding.encoder import Encoder
-from app.embedding.model_schema import fit_columns, make_index
-from app.embedding.model_status import ModelStatus, read_status
+from app.embedding.model_roles import activate_target, add_model, set_target, unset_target
+from app.embedding.model_schema import make_index
+from app.embedding.model_status import ModelStatus, read_status, read_waiting_for
 from app.embedding.models import EmbeddingModel
-from app.errors import Conflict, NotFound
+from app.errors import ConfigurationError, Conflict, NotFound
 
 _log = structlog.get_logger(__name__)
 
-_POOLING = "chunked@v3"
-"""How vectors of chunks become one; part of a model's version."""
-
+_SHORT_TEXT = "A fox."
 _ENQUEUE_ROWS = 500
 _MOST_PENDING = 2_000
 """Rows of the migration in the queue at once: enough to keep any number of workers busy, few enough to stop soon."""
 _REFRESH_ROWS = 200
 _DROP_ROWS = 5_000
 _POLL_SECONDS = 0.5
+_LOOK_SECONDS = 5.0
+"""How often it is asked why rows wait."""
 _ROUNDS = 2
 """The second is for agents that came during the first; those that come during it have work of both models from their first episode."""
-
-_ADD = text(
-    "INSERT INTO memory_system.embedding_models (model_id, name, version, dimensions, fingerprint, source)"
-    " SELECT max(model_id) + 1, :name, :version, :dimensions, :fingerprint, :source FROM memory_system.embedding_models RETURNING model_id"
-)
-_SET_TARGET = text("UPDATE memory_system.embedding_models SET is_target = true, source = :source WHERE model_id = :model_id")
-_UNSET_TARGET = text("UPDATE memory_system.embedding_models SET is_target = false WHERE is_target")
-_DEACTIVATE = text("UPDATE memory_system.embedding_models SET is_active = false WHERE is_active")
-_ACTIVATE = text("UPDATE memory_system.embedding_models SET is_active = true, is_target = false WHERE model_id = :model_id AND is_target")
-_THIS_XID = text("SELECT pg_current_xact_id()::text")
-_ALL_OLDER_ENDED = text("SELECT pg_snapshot_xmin(pg_current_snapshot()) > CAST(:xid AS xid8)")
 
 _AGENTS_LEFT = text(
     """
@@ -103,15 +94,44 @@ _DROP_WORK = text("SELECT memory_system.drop_model_work(CAST(:model_id AS smalli
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a step has come. `step` is enqueue, embed or copy; `total` is 0 while it is not known."""
+    """How far a step has come.
+
+    Attributes:
+        step: enqueue, embed, copy or drop.
+        done: How much of it.
+        total: Of how much; 0 while that is not known.
+        detail: What else there is to say.
+        waiting_for: Why rows wait for another try, with how many: what a change that does not go on is waiting for.
+    """
 
     step: str
     done: int
     total: int
     detail: str = ""
+    waiting_for: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """What there was left to do under the active model: rows enqueued anew, and one-vector copies renewed."""
+
+    enqueued: int
+    copies: int
 
 
 Tell = Callable[[Progress], None]
+
+
+def require_sound(encoder: Encoder) -> None:
+    """Refuse a model that no change should be begun to.
+
+    Raises:
+        ConfigurationError: It cannot encode.
+    """
+    # Two texts of unlike lengths: attention hides weights that are not numbers while nothing is padded.
+    reason = Breaker.probe(lambda texts: encoder.encode_documents([*texts, _SHORT_TEXT]))
+    if reason is not None:
+        raise ConfigurationError(f"{encoder.name} cannot encode a plain sentence ({reason}): no change of model was begun")
 
 
 class ModelMigration:
@@ -128,6 +148,8 @@ class ModelMigration:
         self._worker = worker
         self._tell = tell
         self._until = 0
+        self._waiting_for: Mapping[str, int] = {}
+        self._next_look = 0.0
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -152,45 +174,32 @@ class ModelMigration:
             return read_status(connection)
 
     def begin(self, encoder: Encoder, source: str) -> EmbeddingModel:
-        """Make the encoder's model the target, and return it; one that is the target already is gone on with.
+        """Make the encoder's model the target, and return it; one that is the target or the active model already is returned as it is.
 
         From its return on, every new or edited episode gets vectors of both models.
 
+        Args:
+            encoder: Of the model to change to, which require_sound() accepted.
+            source: Where every worker and API process finds it.
+
         Raises:
-            Conflict: It is the active model, or the migration to another one is under way.
+            Conflict: The migration to another model is under way.
         """
         known = {model.fingerprint: model for model in self.status()}
         this = known.get(encoder.fingerprint)
         target = next((model for model in known.values() if model.role == "target"), None)
-        if this is not None and this.role == "active":
-            raise Conflict(f"{this.name} is the active model already")
         if target is not None and target.fingerprint != encoder.fingerprint:
             raise Conflict(f"the migration to {target.name} is under way: finish it, or `python -m app embedding rollback`")
-        model_id = this.model_id if this is not None else self._add(encoder, source)
+        if this is not None and this.role == "active":
+            return this.as_model()
+        model_id = this.model_id if this is not None else add_model(self._owner, encoder, source)
         make_index(self._owner, model_id, encoder.dimensions)
         if this is None or this.role == "unused":
             with self._worker.transaction() as connection:
                 connection.execute(_FORGET_COMPLETE, {"model_id": model_id})
-        with self._owner.transaction() as connection:
-            connection.execute(_SET_TARGET, {"model_id": model_id, "source": source})
-            xid = connection.execute(_THIS_XID).scalar_one()
-        # A transaction that began before does not know the target: its episodes must be there before they are looked for.
-        while not self._ask(_ALL_OLDER_ENDED, xid=xid):
-            time.sleep(_POLL_SECONDS / 5)
+        set_target(self._owner, model_id, source)
         (status,) = [model for model in self.status() if model.model_id == model_id]
-        return EmbeddingModel(model_id, status.name, status.version, status.dimensions, status.fingerprint, source, is_active=False)
-
-    def _add(self, encoder: Encoder, source: str) -> int:
-        name = encoder.name.rstrip("/").rpartition("/")[2]
-        values = {
-            "name": name,
-            "version": f"{name}-{encoder.dimensions}-{_POOLING}-{encoder.fingerprint[:8]}",
-            "dimensions": encoder.dimensions,
-            "fingerprint": encoder.fingerprint,
-            "source": source,
-        }
-        with self._owner.transaction() as connection:
-            return int(connection.execute(_ADD, values).scalar_one())
+        return status.as_model()
 
     def embed(self, target: EmbeddingModel, rows_per_second: float | None = None, *, accepts_dead: bool = False) -> int:
         """Have the workers embed everything under the target, agent by agent, and return how many rows are dead.
@@ -217,7 +226,8 @@ class ModelMigration:
             self._tell(Progress("enqueue", number, len(agents), f"{len(agents) - len(waiting)} of {len(agents)} agents complete"))
         while waiting and (left := self._ask(_PENDING_UNTIL, model_id=target.model_id, until=self._until)):
             waiting = self._complete(waiting, target, accepts_dead=accepts_dead)
-            self._tell(Progress("embed", len(agents) - len(waiting), len(agents), f"{left:,} episodes wait"))
+            detail = f"{left:,} episodes wait"
+            self._tell(Progress("embed", len(agents) - len(waiting), len(agents), detail, self._look(target)))
             time.sleep(_POLL_SECONDS)
         self._complete(waiting, target, accepts_dead=accepts_dead)
 
@@ -225,7 +235,8 @@ class ModelMigration:
         """Enqueue an agent's episodes in portions, waiting while there is enough in the queue; yield the size of each."""
         portion = _ENQUEUE_ROWS if rows_per_second is None else max(1, min(_ENQUEUE_ROWS, int(rows_per_second)))
         while True:
-            while self._ask(_PENDING, model_id=target.model_id) >= _MOST_PENDING:
+            while (left := self._ask(_PENDING, model_id=target.model_id)) >= _MOST_PENDING:
+                self._tell(Progress("embed", 0, 0, f"{left:,} rows wait", self._look(target)))
                 time.sleep(_POLL_SECONDS)
             began = time.monotonic()
             parameters = {"agent_id": agent_id, "model_id": target.model_id, "most": portion}
@@ -239,6 +250,14 @@ class ModelMigration:
             if rows_per_second is not None:
                 time.sleep(max(0.0, enqueued / rows_per_second - (time.monotonic() - began)))
             yield enqueued
+
+    def _look(self, target: EmbeddingModel) -> Mapping[str, int]:
+        """Return why rows wait for another try, as of a few seconds ago."""
+        if time.monotonic() >= self._next_look:
+            with self._worker.transaction() as connection:
+                self._waiting_for = read_waiting_for(connection, target.model_id)
+            self._next_look = time.monotonic() + _LOOK_SECONDS
+        return self._waiting_for
 
     def _complete(self, agents: Sequence[str], target: EmbeddingModel, *, accepts_dead: bool) -> list[str]:
         """Let the agents change over whose episodes are all embedded, and return those that are not there yet."""
@@ -257,7 +276,7 @@ class ModelMigration:
             return [row.agent_id for row in connection.execute(question, {"model_id": target.model_id})]
 
     def activate(self, target: EmbeddingModel) -> None:
-        """Make the target the active model; the old one's vectors stay, for a way back.
+        """Make the target the active model, whose work finish() ends; the old one's vectors stay, for a way back.
 
         Raises:
             Conflict: Some agent has an episode without work under the target, or a dead one that was not accepted.
@@ -265,26 +284,27 @@ class ModelMigration:
         left = self._agents(_NOT_READY, target)
         if left:
             raise Conflict(f"{len(left)} agents are not complete under {target.name}, the first is {left[0]}")
-        with self._owner.transaction() as connection:
-            fit_columns(connection, target.dimensions)
-            connection.execute(_DEACTIVATE)
-            if connection.execute(_ACTIVATE, {"model_id": target.model_id}).rowcount != 1:
-                raise Conflict(f"{target.name} is not the target any more: the migration was rolled back")
+        activate_target(self._owner, target)
+        _log.info("embedding_model_activated", model=target.name, version=target.version)
+
+    def finish(self, model: EmbeddingModel) -> Finished:
+        """Do what is left once the model is active: semantic memories, which have room for one vector only, and the copies.
+
+        Args:
+            model: The active model.
+        """
         with self._worker.transaction() as connection:
             agents = [row.agent_id for row in connection.execute(_ALL_AGENTS)]
-        for agent_id in agents:
-            # What has room for one vector only: semantic memories.
-            for _ in self._enqueue(agent_id, target, None):
-                pass
+        enqueued = sum(sum(self._enqueue(agent_id, model, None)) for agent_id in agents)
         self._clean()
-        _log.info("embedding_model_activated", model=target.name, version=target.version)
+        return Finished(enqueued, self._copy(model))
 
     def _clean(self) -> None:
         """Let the unfinished work of models that are not in use go; beat does the same for what commits later."""
         with self._worker.transaction() as connection:
             connection.execute(_ENQUEUE_MISSING)
 
-    def copy(self, model: EmbeddingModel) -> int:
+    def _copy(self, model: EmbeddingModel) -> int:
         """Bring the one-vector copies on the episodes' rows up to the active model, and return how many changed."""
         changed = 0
         while True:
@@ -304,8 +324,7 @@ class ModelMigration:
         target = next((model for model in self.status() if model.role == "target"), None)
         if target is None:
             raise NotFound("no migration is under way; to go back to an earlier model: `python -m app embedding migrate --model SOURCE`")
-        with self._owner.transaction() as connection:
-            connection.execute(_UNSET_TARGET)
+        unset_target(self._owner)
         self._clean()
         self.drop(target.model_id)
         return target.name
@@ -325,14 +344,10 @@ class ModelMigration:
         with self._worker.transaction() as connection:
             connection.execute(_FORGET_COMPLETE, {"model_id": model_id})
         dropped = 0
-        while rows := self._drop_some(model_id):
+        while rows := self._ask(_DROP_WORK, model_id=model_id, most=_DROP_ROWS):
             dropped += rows
             self._tell(Progress("drop", dropped, 0))
         return dropped
-
-    def _drop_some(self, model_id: int) -> int:
-        with self._worker.transaction() as connection:
-            return int(connection.execute(_DROP_WORK, {"model_id": model_id, "most": _DROP_ROWS}).scalar_one())
 
     def _ask(self, question: TextClause, **parameters: object) -> int:
         with self._worker.transaction() as connection:

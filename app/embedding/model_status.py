@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
+from app.embedding.models import EmbeddingModel
+
 _MODELS = text(
     "SELECT model_id, name, version, dimensions, fingerprint, source, is_active, is_target FROM memory_system.embedding_models"
     " ORDER BY model_id"
@@ -13,6 +15,14 @@ _COUNT_VECTORS = text(
 )
 _COUNT_WORK = text("SELECT model_id, state, count(*) AS rows FROM memory_system.embeddings_queue GROUP BY model_id, state")
 _COUNT_COMPLETE = text("SELECT model_id, count(*) AS agents FROM memory_system.agent_models GROUP BY model_id")
+# Rows that a worker gave back or failed at and that wait for another try. Few at a time: a migration keeps the queue short.
+_WAITING_FOR = text(
+    """
+    SELECT last_error AS reason, count(*) AS rows FROM memory_system.embeddings_queue
+    WHERE model_id = :model_id AND state = 'pending' AND last_error IS NOT NULL
+    GROUP BY last_error ORDER BY count(*) DESC, last_error LIMIT 3
+    """
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +40,11 @@ class ModelStatus:
     chunks: int
     work: dict[str, int]
     complete_agents: int
+
+    def as_model(self) -> EmbeddingModel:
+        """Return the model by itself."""
+        is_active = self.role == "active"
+        return EmbeddingModel(self.model_id, self.name, self.version, self.dimensions, self.fingerprint, self.source, is_active)
 
 
 def read_status(connection: Connection) -> list[ModelStatus]:
@@ -55,3 +70,13 @@ def read_status(connection: Connection) -> list[ModelStatus]:
         )
         for row in connection.execute(_MODELS)
     ]
+
+
+def read_waiting_for(connection: Connection, model_id: int) -> dict[str, int]:
+    """Return why rows of a model wait for another try, at most three reasons, the most frequent first, with the rows of each.
+
+    Args:
+        connection: In a transaction of nexus_worker.
+        model_id: Of a model in use.
+    """
+    return {row.reason: row.rows for row in connection.execute(_WAITING_FOR, {"model_id": model_id})}

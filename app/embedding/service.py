@@ -20,15 +20,14 @@ from app.embedding.assembly import Assembler, InputKey, key_of
 from app.embedding.breaker import Breaker, reason_of
 from app.embedding.encoder import Encoder, require_model
 from app.embedding.models import ChunkVector, Embedded, EmbeddingModel, ModelsInUse
-from app.errors import ConfigurationError, DatabaseUnavailable, NexusError
+from app.embedding.worker_models import LOOK_SECONDS, RETRY_SECONDS, ModelUnusable, WorkerModel, WorkerModels
+from app.errors import ConfigurationError, DatabaseUnavailable
 from app.queue import repository as queue_repository
 from app.queue.models import Claim, WorkItem
 
 _log = structlog.get_logger(__name__)
 
 _REFUND_SECONDS = 1.0
-_MODEL_MISSING_SECONDS = 30.0
-"""How long rows wait that this worker has no model for; another worker may have it."""
 
 LoadEncoder = Callable[[EmbeddingModel], Encoder]
 """Loads a model that the database names, and proves that it is that one."""
@@ -57,13 +56,12 @@ class EmbeddingService:
         settings: Attempts and times.
 
     Attributes:
-        model: The active model at the start of this process.
-        precision: What its encoder computes in.
-        breaker: Whether the encoder works.
         rate: Episodes a second while busy.
+        when_changed: Called after `problem` changed.
+        when_hopeless: Called when the active model's encoder stays broken: a process that cannot recover is better replaced.
 
     Raises:
-        ConfigurationError: The encoder is not the model that the database expects.
+        NexusError: The active model is not on this machine or cannot be loaded, or PostgreSQL cannot be reached.
     """
 
     def __init__(self, database: Database, load: LoadEncoder, cache: ListCache, settings: Settings) -> None:
@@ -71,26 +69,51 @@ class EmbeddingService:
         self._load = load
         self._cache = cache
         self._settings = settings
-        self._assemblers: dict[int, Assembler] = {}
-        self.model = self._models().active
-        self.precision = self._assembler(self.model).encoder.precision
-        self.breaker = Breaker(settings.breaker_base_seconds, settings.breaker_max_seconds)
         self.rate = Rate()
+        self.when_changed: Callable[[], None] = lambda: None
+        self.when_hopeless: Callable[[], None] = lambda: None
+        # Who listens is known only after this: looked up at each call.
+        self._models = WorkerModels(self._read_models, settings, lambda: self.when_changed(), lambda: self.when_hopeless())  # noqa: PLW0108
+        self._models.active.load(self._assemble)
 
-    def _models(self) -> ModelsInUse:
+    @property
+    def model(self) -> EmbeddingModel:
+        """The active model, as of the last look."""
+        return self._models.active.model
+
+    @property
+    def precision(self) -> str | None:
+        """What the active model's encoder computes in; None while this process has not loaded it."""
+        return self._models.active.precision
+
+    @property
+    def breaker(self) -> Breaker:
+        """Whether the active model's encoder works."""
+        return self._models.active.breaker
+
+    @property
+    def problem(self) -> str | None:
+        """Why the worker takes no work; None when it does."""
+        return self._models.problem
+
+    def look(self, max_age_seconds: float = LOOK_SECONDS) -> None:
+        """Learn which models are in use, unless that was done so lately, and free the others. Batches do it; a heartbeat should too.
+
+        Raises:
+            NexusError: The database names no active model, or cannot be reached.
+        """
+        self._models.look(max_age_seconds)
+
+    def _read_models(self) -> ModelsInUse:
         with self._database.transaction() as connection:
             models = repository.models_in_use(connection)
         if models is None:
             raise ConfigurationError("the database names no active embedding model; run `python -m app db migrate`")
         return models
 
-    def _assembler(self, model: EmbeddingModel) -> Assembler:
-        """Return what makes the model's vectors, loaded at the first call."""
-        if model.model_id not in self._assemblers:
-            settings = self._settings
-            encoder = require_model(self._load(model), model)
-            self._assemblers[model.model_id] = Assembler(model, encoder, settings.chunk_tokens, settings.chunk_overlap_tokens)
-        return self._assemblers[model.model_id]
+    def _assemble(self, model: EmbeddingModel) -> Assembler:
+        encoder = require_model(self._load(model), model)
+        return Assembler(model, encoder, self._settings.chunk_tokens, self._settings.chunk_overlap_tokens)
 
     def process(self, claim: Claim) -> BatchOutcome:
         """Embed those rows of a batch that the token still holds.
@@ -108,11 +131,14 @@ class EmbeddingService:
             return BatchOutcome(lost=len(claim.target_ids))
 
     def _process(self, claim: Claim) -> BatchOutcome:
-        if not self.breaker.wait_closed(0):
-            return self._decline(claim)
-        assembler = self._assembler_for(claim)
-        if assembler is None:
+        model = self._models.find(claim.model_id)
+        if model is None:
+            # Rolled back: its work goes with it, and is claimed no more.
             return BatchOutcome(lost=len(claim.target_ids))
+        try:
+            assembler = model.ready(self._assemble, is_active=self._is_active(model))
+        except ModelUnusable as unusable:
+            return self._decline(claim, model, str(unusable))
         began = time.monotonic()
         items, known = self._start(claim)
         started = claim.only(item.target_id for item in items)
@@ -120,13 +146,17 @@ class EmbeddingService:
             return BatchOutcome(lost=len(claim.target_ids))
         with self._renewing(started):
             try:
-                embedded, faults = self._embed(assembler, items, known)
+                embedded, faults = self._embed(assembler, model.breaker, items, known)
             except MemoryError:
                 # A batch too large for this machine is not the rows' fault.
-                self._refund(started, "out_of_memory: MemoryError", "each row is tried alone; lower BATCH_CHARS if this recurs")
+                action = "each row is tried alone; lower BATCH_CHARS if this recurs"
+                self._refund(started, "out_of_memory: MemoryError", _REFUND_SECONDS, action)
                 return BatchOutcome(lost=len(claim.target_ids))
             except _ModelBroken as broken:
-                self._refund(started, str(broken), "the worker rests until its encoder works again")
+                if self._is_active(model):
+                    self._refund(started, str(broken), _REFUND_SECONDS, "the worker rests until its encoder works again")
+                else:
+                    self._refund(started, str(broken), RETRY_SECONDS, "the migration rests; live work goes on with the active model")
                 return BatchOutcome(lost=len(claim.target_ids))
             done = self._finish(assembler.model, started, embedded) if embedded else 0
             for reason, faulty in faults.items():
@@ -136,27 +166,25 @@ class EmbeddingService:
         self._cache.invalidate({item.agent_id for item in items}, ring=True)
         return BatchOutcome(done=done, failed=failed, lost=len(claim.target_ids) - done - failed)
 
-    def _decline(self, claim: Claim) -> BatchOutcome:
-        """Let other workers have the rows, and keep this one from taking the next message before its encoder may be well."""
-        with self._database.transaction() as connection:
-            queue_repository.give_back(connection, claim)
-        self.breaker.wait_closed(self._settings.heartbeat_seconds)
-        return BatchOutcome(lost=len(claim.target_ids))
+    def _is_active(self, model: WorkerModel) -> bool:
+        return model is self._models.active
 
-    def _assembler_for(self, claim: Claim) -> Assembler | None:
-        """Return what makes the vectors that the claim asks for, or None when this worker cannot: the rows are then given back."""
-        if claim.model_id in self._assemblers:
-            return self._assemblers[claim.model_id]
-        model = self._models().find(claim.model_id)
-        if model is None:
-            return None  # Rolled back: its work goes with it, and is claimed no more.
-        try:
-            return self._assembler(model)
-        except NexusError as error:
-            _log.error("model_not_loaded", model=model.name, code=error.code, error=error.message, action="install it on this machine")
-            with self._database.transaction() as connection:
-                queue_repository.refund(connection, claim, delay_seconds=_MODEL_MISSING_SECONDS, error=f"model_missing: {error.code}")
-            return None
+    def _decline(self, claim: Claim, model: WorkerModel, reason: str) -> BatchOutcome:
+        """Let other workers have the rows.
+
+        Only a broken active model keeps this worker from the next message, until its encoder may be well: a migration's target must
+        not hold up live work.
+        """
+        # What is loaded is declined only while its breaker is open.
+        pauses = self._is_active(model) and model.is_loaded
+        with self._database.transaction() as connection:
+            if pauses:
+                queue_repository.give_back(connection, claim)
+            else:
+                queue_repository.refund(connection, claim, delay_seconds=RETRY_SECONDS, error=reason)
+        if pauses:
+            model.breaker.wait_closed(self._settings.heartbeat_seconds)
+        return BatchOutcome(lost=len(claim.target_ids))
 
     def _start(self, claim: Claim) -> tuple[list[WorkItem], dict[InputKey, list[ChunkVector]]]:
         """Charge the rows and return them with their texts, and the vectors that equal inputs of their agents have already."""
@@ -175,7 +203,7 @@ class EmbeddingService:
         return items, known
 
     def _embed(
-        self, assembler: Assembler, items: Sequence[WorkItem], known: dict[InputKey, list[ChunkVector]]
+        self, assembler: Assembler, breaker: Breaker, items: Sequence[WorkItem], known: dict[InputKey, list[ChunkVector]]
     ) -> tuple[list[Embedded], dict[str, list[UUID]]]:
         """Return what could be embedded, and the ids of the rest by reason.
 
@@ -186,8 +214,8 @@ class EmbeddingService:
         encode = assembler.encoder.encode_documents
         # A row under suspicion is judged between two probes: what breaks after a good one, it has broken.
         is_judged = len(items) == 1 and items[0].solo
-        if is_judged and (reason := self.breaker.probe(encode)) is not None:
-            self.breaker.open(reason, encode)
+        if is_judged and (reason := breaker.probe(encode)) is not None:
+            breaker.open(reason, encode)
             raise _ModelBroken(reason)
         try:
             return assembler.embed(items, known), {}
@@ -196,22 +224,22 @@ class EmbeddingService:
             if len(items) > 1:
                 if isinstance(error, MemoryError):
                     raise
-                return self._embed_one_by_one(assembler, items, known)
-            reason = self.breaker.probe(encode)
+                return self._embed_one_by_one(assembler, breaker, items, known)
+            reason = breaker.probe(encode)
             if reason is not None:
-                self.breaker.open(reason, encode)
+                breaker.open(reason, encode)
                 if not is_judged:
                     raise _ModelBroken(reason) from error
             return [], {reason_of(error): [items[0].target_id]}
 
     def _embed_one_by_one(
-        self, assembler: Assembler, items: Sequence[WorkItem], known: dict[InputKey, list[ChunkVector]]
+        self, assembler: Assembler, breaker: Breaker, items: Sequence[WorkItem], known: dict[InputKey, list[ChunkVector]]
     ) -> tuple[list[Embedded], dict[str, list[UUID]]]:
         """Find the rows that spoil the batch, so that the others do not pay for them."""
         embedded: list[Embedded] = []
         faults: dict[str, list[UUID]] = {}
         for item in items:
-            done, failed = self._embed(assembler, [item], known)
+            done, failed = self._embed(assembler, breaker, [item], known)
             embedded.extend(done)
             for reason, ids in failed.items():
                 faults.setdefault(reason, []).extend(ids)
@@ -267,10 +295,10 @@ class EmbeddingService:
             action="retried by itself until it is dead; then `python -m app queue dead` shows it by cause",
         )
 
-    def _refund(self, claim: Claim, reason: str, action: str) -> None:
+    def _refund(self, claim: Claim, reason: str, delay_seconds: float, action: str) -> None:
         """Put rows back uncharged, to be tried alone."""
         with self._database.transaction() as connection:
-            queue_repository.refund(connection, claim, delay_seconds=_REFUND_SECONDS, error=reason, solo=True)
+            queue_repository.refund(connection, claim, delay_seconds=delay_seconds, error=reason, solo=True)
         _log.warning("batch_refunded", error=reason, rows=len(claim.target_ids), action=action)
 
     @contextmanager

@@ -12,7 +12,8 @@ _BEAT = text(
     INSERT INTO memory_system.workers (worker_id, kind, hostname, pid, slots, model_id, precision, items_per_second, problem)
     VALUES (:worker_id, :kind, :hostname, :pid, :slots, :model_id, :precision, :items_per_second, :problem)
     ON CONFLICT (worker_id) DO UPDATE
-        SET heartbeat_at = now(), slots = excluded.slots, items_per_second = excluded.items_per_second, problem = excluded.problem
+        SET heartbeat_at = now(), slots = excluded.slots, model_id = excluded.model_id, precision = excluded.precision,
+            items_per_second = excluded.items_per_second, problem = excluded.problem
     """
 )
 _LEAVE = text("DELETE FROM memory_system.workers WHERE worker_id = :worker_id")

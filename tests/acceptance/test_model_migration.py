@@ -1,6 +1,7 @@
 """The model changes under a live stack: another model's files, real workers, searches and writes all the while, and back again."""
 
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -16,6 +17,7 @@ from app.stack.layout import PROJECT_ROOT
 from app.stack.programs import QUEUES
 from tests.acceptance.conftest import RunningStack
 from tests.acceptance.test_main_path import search, wait_until_embedded
+from tests.factories.processes import wait_until
 
 AGENTS = ("model-anna", "model-boris")
 FACTS = [f"Reading {n}: the flow meter in basin {n % 5} showed {n * 3} litres." for n in range(60)]
@@ -33,10 +35,13 @@ def other_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def environment(stack: RunningStack) -> dict[str, str]:
+    return {"DATA_DIR": str(stack.settings.data_dir), "SECRETS_DIR": str(stack.settings.secrets_dir), "PATH": "/usr/bin:/bin"}
+
+
 def embedding(stack: RunningStack, *arguments: str) -> subprocess.CompletedProcess[str]:
-    environment = {"DATA_DIR": str(stack.settings.data_dir), "SECRETS_DIR": str(stack.settings.secrets_dir), "PATH": "/usr/bin:/bin"}
     command = [sys.executable, "-m", "app", "embedding", *arguments]
-    return subprocess.run(command, cwd=PROJECT_ROOT, env=environment, check=False, capture_output=True, text=True, timeout=300)
+    return subprocess.run(command, cwd=PROJECT_ROOT, env=environment(stack), check=False, capture_output=True, text=True, timeout=120)
 
 
 class Using:
@@ -85,6 +90,20 @@ def active(stack: RunningStack) -> str:
 
 
 @pytest.mark.usefixtures("corpus")
+def test_interrupted_change_says_how_things_stand_and_is_given_up(stack: RunningStack, other_model: Path) -> None:
+    command = [sys.executable, "-m", "app", "embedding", "migrate", "--model", str(other_model), "--rate", "1"]
+    migrating = subprocess.Popen(command, cwd=PROJECT_ROOT, env=environment(stack), stderr=subprocess.PIPE, text=True)
+    wait_until(lambda: " target " in embedding(stack, "status").stdout, 60, "the target is set")
+    migrating.send_signal(signal.SIGINT)
+    _, said = migrating.communicate(timeout=30)
+    assert migrating.returncode == 130
+    assert said.strip() == (
+        "interrupted: the target stays set: run this again to go on, or `python -m app embedding rollback` to give the change up"
+    )
+    assert embedding(stack, "rollback").returncode == 0
+
+
+@pytest.mark.usefixtures("corpus")
 def test_model_changes_and_changes_back_while_agents_search(stack: RunningStack, other_model: Path) -> None:
     with Using(stack) as using:
         done = embedding(stack, "migrate", "--model", str(other_model))
@@ -105,11 +124,29 @@ def test_model_changes_and_changes_back_while_agents_search(stack: RunningStack,
         assert identity["drift"] == 0
 
 
-def test_wrong_orders_are_refused_in_one_line(stack: RunningStack, tmp_path: Path) -> None:
+def test_change_that_is_made_already_is_finished(stack: RunningStack) -> None:
+    done = embedding(stack, "migrate", "--model", "")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "all-MiniLM-L6-v2 is the active model; nothing was left to do\n", "")
+
+
+@pytest.fixture
+def unsound(other_model: Path, tmp_path: Path) -> Path:
+    """A model with one weight that is no number."""
+    folder = tmp_path / "unsound"
+    shutil.copytree(other_model, folder)
+    weights = dict(load_file(folder / WEIGHTS_FILE))
+    name = next(name for name in sorted(weights) if name.endswith("layer.0.attention.self.query.weight"))
+    weights[name] = weights[name] * float("nan")
+    save_file(weights, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    return folder
+
+
+def test_wrong_orders_are_refused_in_one_line(stack: RunningStack, tmp_path: Path, unsound: Path) -> None:
     for arguments, said in (
-        (("migrate", "--model", ""), "is the active model already"),
         (("migrate", "--model", str(tmp_path)), "cannot read"),
+        (("migrate", "--model", str(unsound)), "cannot encode a plain sentence (encoding_fault"),
         (("migrate", "--model", "no/such-model"), "never downloaded"),
+        (("migrate", "--model", "/nonexist"), "embedding model '/nonexist' is no folder"),
         (("rollback",), "no migration is under way"),
         (("drop", "1"), "is the active model"),
         (("drop", "99"), "there is no model 99"),

@@ -8,6 +8,7 @@ from uuid import UUID
 import pytest
 
 from app.bootstrap import Services
+from app.config import Settings
 from app.embedding.breaker import Breaker
 from app.embedding.encoder import EncodingFault
 from tests.factories.episodes import new_episode, stored_row
@@ -18,10 +19,9 @@ BROKEN = EncodingFault("broken", reason="not a finite vector with a direction")
 
 
 @pytest.fixture
-def workshop(workshop: Workshop) -> Workshop:
-    """A workshop whose breaker probes every twentieth of a second."""
-    workshop.embedding.breaker = Breaker(base_seconds=0.05, max_seconds=0.1)
-    return workshop
+def database_settings(database_settings: Settings) -> Settings:
+    """Let a breaker probe every twentieth of a second."""
+    return database_settings.model_copy(update={"breaker_base_seconds": 0.05, "breaker_max_seconds": 0.1})
 
 
 def store(services: Services, *contents: str) -> list[UUID]:
@@ -33,7 +33,7 @@ def model_breaks(services: Services, workshop: Workshop, sql: Sql, error: Except
     ids = store(services, *(f"text {n}" for n in range(40)))
     workshop.encoder.broken = error
     states: list[str | None] = []
-    workshop.embedding.breaker.when_changed = lambda: states.append(workshop.embedding.breaker.problem)
+    workshop.embedding.when_changed = lambda: states.append(workshop.embedding.problem)
     for _ in range(7):
         for batch in workshop.claim():
             assert workshop.embedding.process(batch.claim).done == 0
@@ -75,7 +75,7 @@ def test_mutant_without_the_probe_charges_rows_for_a_broken_model(
 def test_open_breaker_gives_rows_back_before_they_start_and_holds_the_worker(services: Services, workshop: Workshop, sql: Sql) -> None:
     (episode_id,) = store(services, "one")
     (batch,) = workshop.claim()
-    workshop.embedding.breaker = Breaker(base_seconds=0.3, max_seconds=1)
+    workshop.embedding.breaker._base_seconds = 0.3
     workshop.embedding.breaker.open("encoder_error: RuntimeError", lambda _: None)
     began = time.monotonic()
     assert workshop.process(batch).lost == 1
@@ -118,7 +118,7 @@ def test_pauses_double_up_to_the_longest_and_then_the_process_is_given_up() -> N
             return
         raise RuntimeError
 
-    breaker = Breaker(base_seconds=0.05, max_seconds=0.2)
+    breaker = Breaker("fake", base_seconds=0.05, max_seconds=0.2)
     breaker.when_hopeless = hopeless.set
     began = time.monotonic()
     breaker.open("x", fail)
@@ -139,3 +139,39 @@ def test_worker_with_a_broken_encoder_has_no_slots_and_says_why(services: Servic
     workshop.announce(slots=8)
     assert sql(identity_row) == [(8, None)]
     assert len(workshop.queue.claim()) == 1
+
+
+def test_breaker_of_a_model_out_of_use_probes_no_more_and_opens_no_more() -> None:
+    probes: list[float] = []
+
+    def fail(_: list[str]) -> None:
+        probes.append(time.monotonic())
+        raise RuntimeError
+
+    breaker = Breaker("fake", base_seconds=0.05, max_seconds=0.05)
+    breaker.open("x", fail)
+    assert breaker.problem == "the encoder fails for every text (x)"
+    breaker.stop()
+    assert breaker.wait_closed(0)
+    assert breaker.problem is None
+    made = len(probes)
+    breaker.open("x", fail)  # By a batch that was still running.
+    time.sleep(0.3)
+    assert len(probes) <= made + 1, "a probe under way may end, but none may follow"
+
+
+def test_breaker_stopped_during_a_probe_tells_nobody_how_it_went() -> None:
+    told: list[str] = []
+    ended = threading.Event()
+
+    def fail(_: list[str]) -> None:
+        breaker.stop()
+        ended.set()
+        raise RuntimeError
+
+    breaker = Breaker("fake", base_seconds=0.05, max_seconds=0.05)
+    breaker.open("x", fail)
+    breaker.when_hopeless = lambda: told.append("hopeless")
+    assert ended.wait(5)
+    time.sleep(0.2)
+    assert told == []

@@ -2,12 +2,13 @@
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from app.bootstrap import Services
-from app.embedding.migration import Progress
+from app.embedding.migration import Finished, Progress
 from app.embedding.weights import DEFAULT_SHA256
 from app.errors import Conflict
 from tests.factories.encoder import FakeEncoder
@@ -133,6 +134,28 @@ def test_run_that_is_killed_goes_on_where_it_stood(
     assert sql("SELECT max(retry_count)::int, count(*)::int FROM memory_system.embeddings_queue WHERE model_id = 2") == [(1, 15)]
 
 
+def test_run_killed_right_after_the_activation_is_finished_by_the_next(
+    services: Services, workshop: Workshop, migration: Migrate, encoders: dict[str, FakeEncoder], sql: Sql
+) -> None:
+    sql("INSERT INTO nexus_memory.semantic_memories (agent_id, concept, definition) VALUES ('alice', 'tide', 'the sea moves')")
+    store(services, "alice", "one", "two")
+    workshop.drain()
+    killed = migration()
+    target = killed.begin(encoders[OTHER], "/models/other")
+    with Working(workshop):
+        killed.embed(target)
+    killed.activate(target)
+    again = migration()
+    active = again.begin(encoders[OTHER], "/models/elsewhere")
+    assert active == replace(target, is_active=True)
+    assert again.finish(active) == Finished(enqueued=1, copies=2)
+    workshop.drain()
+    for table in ("zep_episodic_memory", "semantic_memories"):
+        assert sql(f"SELECT DISTINCT embedding_version, vector_dims(embedding) FROM nexus_memory.{table}") == [(target.version, 64)]
+    assert services.integrity.identity().drift == 0
+    assert again.finish(active) == Finished(enqueued=0, copies=0)
+
+
 def test_model_that_is_not_complete_does_not_become_active(
     services: Services, workshop: Workshop, migration: Migrate, encoders: dict[str, FakeEncoder], sql: Sql
 ) -> None:
@@ -155,17 +178,17 @@ def test_model_that_is_not_complete_does_not_become_active(
         migrating.activate(target)
     assert migrating.embed(target, accepts_dead=True) == 1
     migrating.activate(target)
+    migrating.finish(target)
     assert services.integrity.identity().drift == 0
-    with pytest.raises(Conflict, match="active model already"):
-        migrating.begin(encoders[OTHER], "/models/other")
 
 
 def test_second_migration_waits_for_the_first(services: Services, migration: Migrate, encoders: dict[str, FakeEncoder]) -> None:
     migrating = migration()
     first = migrating.begin(encoders[OTHER], "/models/other")
     assert migrating.begin(encoders[OTHER], "/models/other") == first
-    with pytest.raises(Conflict, match="under way"):
-        migrating.begin(FakeEncoder("b" * 64, 64), "/models/third")
+    for encoder in (FakeEncoder("b" * 64, 64), encoders[DEFAULT_SHA256]):
+        with pytest.raises(Conflict, match="under way"):
+            migrating.begin(encoder, "/models/third")
 
 
 def test_semantic_memory_is_embedded_anew_when_the_model_is_active(

@@ -40,7 +40,7 @@ ACTIVE = EmbeddingModel(1, "all-MiniLM-L6-v2", "v", 384, DEFAULT_SHA256)
 def test_shipped_model_is_found_and_another_one_is_refused_by_name() -> None:
     assert find_source("", ACTIVE) == ""
     other = EmbeddingModel(2, "other", "v", 64, OTHER)
-    with pytest.raises(ConfigurationError, match="sha256"):
+    with pytest.raises(ConfigurationError, match="another model"):
         find_source("", other)
 
 
