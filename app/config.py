@@ -83,7 +83,7 @@ class Settings(BaseSettings):
     authentication_cache_seconds: float = Field(5.0, ge=0, description="How long a process trusts a key it has looked up.")
 
     # Embedding.
-    embedding_model: str = Field("", description="Folder or name of a sentence-transformers model; empty for the shipped all-MiniLM-L6-v2.")
+    embedding_model: str = Field("", description="Folder or name of a sentence-transformers model; empty for the one the database names.")
     embedding_precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="auto measures at start-up and takes the faster safe one."
     )

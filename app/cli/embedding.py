@@ -18,7 +18,8 @@ from rich.table import Table
 from app.config import Settings, load_settings
 from app.db import Database
 from app.embedding.encoder import Encoder, load_encoder
-from app.embedding.migration import Finished, ModelMigration, Progress, Tell, require_sound
+from app.embedding.migration import Finished, ModelMigration, Progress, Tell
+from app.embedding.model_roles import require_sound
 from app.embedding.models import EmbeddingModel
 from app.embedding.weights import find_weights
 from app.errors import ConfigurationError

@@ -9,8 +9,9 @@ from app.embedding.encoder import EncodingFault
 
 _log = structlog.get_logger(__name__)
 
-PROBE = "The quick brown fox jumps over the lazy dog."
-"""A text that every sound encoder can encode: whoever fails at it fails at everything."""
+PROBE = ["The quick brown fox jumps over the lazy dog.", "A fox."]
+"""Texts that every sound encoder can encode: whoever fails at them fails at everything. Two, of unlike lengths: while nothing is
+padded, attention can hide weights that are not numbers."""
 
 
 Encode = Callable[[list[str]], object]
@@ -65,7 +66,7 @@ class Breaker:
     def probe(encode: Encode) -> str | None:
         """Encode the probe now and return None when that works, else the reason why not."""
         try:
-            encode([PROBE])
+            encode(PROBE)
         except Exception as error:  # noqa: BLE001
             # Whatever the model's libraries raise.
             return reason_of(error)

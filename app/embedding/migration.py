@@ -13,18 +13,16 @@ from sqlalchemy import TextClause, text
 from sqlalchemy.exc import IntegrityError
 
 from app.db import Database
-from app.embedding.breaker import Breaker
 from app.embedding.copies import renew_some
 from app.embedding.encoder import Encoder
 from app.embedding.model_roles import activate_target, add_model, set_target, unset_target
 from app.embedding.model_schema import make_index
 from app.embedding.model_status import ModelStatus, read_status, read_waiting_for
 from app.embedding.models import EmbeddingModel
-from app.errors import ConfigurationError, Conflict, NotFound
+from app.errors import Conflict, NotFound
 
 _log = structlog.get_logger(__name__)
 
-_SHORT_TEXT = "A fox."
 _ENQUEUE_ROWS = 500
 _MOST_PENDING = 2_000
 """Rows of the migration in the queue at once: enough to keep any number of workers busy, few enough to stop soon."""
@@ -120,18 +118,6 @@ class Finished:
 
 
 Tell = Callable[[Progress], None]
-
-
-def require_sound(encoder: Encoder) -> None:
-    """Refuse a model that no change should be begun to.
-
-    Raises:
-        ConfigurationError: It cannot encode.
-    """
-    # Two texts of unlike lengths: attention hides weights that are not numbers while nothing is padded.
-    reason = Breaker.probe(lambda texts: encoder.encode_documents([*texts, _SHORT_TEXT]))
-    if reason is not None:
-        raise ConfigurationError(f"{encoder.name} cannot encode a plain sentence ({reason}): no change of model was begun")
 
 
 class ModelMigration:

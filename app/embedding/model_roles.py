@@ -1,14 +1,15 @@
-"""Which model is active and which is the target: what the owner of the tables writes into the table of models."""
+"""Which model is active and which may become so: what the owner of the tables writes into the table of models."""
 
 import time
 
 from sqlalchemy import text
 
 from app.db import Database
+from app.embedding.breaker import Breaker
 from app.embedding.encoder import Encoder
 from app.embedding.model_schema import fit_columns
 from app.embedding.models import EmbeddingModel
-from app.errors import Conflict
+from app.errors import ConfigurationError, Conflict
 
 _POOLING = "chunked@v3"
 """How vectors of chunks become one; part of a model's version."""
@@ -26,11 +27,21 @@ _THIS_XID = text("SELECT pg_current_xact_id()::text")
 _ALL_OLDER_ENDED = text("SELECT pg_snapshot_xmin(pg_current_snapshot()) > CAST(:xid AS xid8)")
 
 
+def require_sound(encoder: Encoder) -> None:
+    """Refuse a model that no change should be begun to.
+
+    Raises:
+        ConfigurationError: It cannot encode.
+    """
+    if (reason := Breaker.probe(encoder.encode_documents)) is not None:
+        raise ConfigurationError(f"{encoder.name} cannot encode a plain sentence ({reason}): no change of model was begun")
+
+
 def add_model(owner: Database, encoder: Encoder, source: str) -> int:
     """Make the encoder's model known, without a role, and return its number.
 
     Args:
-        owner: Logged in as nexus_superuser, as for every function here.
+        owner: Logged in as nexus_superuser, here and below.
         encoder: What the model is called and how long its vectors are.
         source: Where processes find its files.
     """

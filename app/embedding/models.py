@@ -16,7 +16,7 @@ class EmbeddingModel:
         name: What people call it.
         version: Names model and pooling together; stands on every episode that it embedded.
         dimensions: Length of its vectors.
-        fingerprint: sha256 of its weights, hexadecimal.
+        fingerprint: sha256 over the files that shape its vectors, hexadecimal; of the shipped model, that of its weights.
         source: Where a process finds its files: a folder, the name of a locally cached model, or '' for the shipped one.
         is_active: Whether it is the one in use, and not the target of a migration.
     """

@@ -47,7 +47,7 @@ def _sabotage(encoder: Encoder) -> Encoder:
     def encode_documents(texts: Sequence[str]) -> Vectors:
         if _switches.get("model_down"):
             raise SabotageError
-        if list(texts) == [PROBE]:
+        if list(texts) == PROBE:
             return encode(texts)
         time.sleep(float(_switches.get("delay") or 0))
         spoiled[:] = [] if _switches.get("cured") else [kind for kind in POISONS if any(poison(kind) in text for text in texts)]
