@@ -25,8 +25,7 @@ def make_celery(settings: Settings) -> Celery:
         # Recovery belongs to the lease. reject_on_worker_lost would redeliver a poison message without end.
         task_acks_late=True,
         task_reject_on_worker_lost=False,
-        # A soft limit raises in the middle of a commit, so only the hard one, by which the parent kills the child.
-        task_time_limit=settings.task_time_limit_seconds,
+        # No time limit of Celery's: see tasks/time_limit.py.
         worker_prefetch_multiplier=1,
         # A model loaded before a fork deadlocks; a replacement child needs time to load it before the parent gives it up.
         worker_pool="prefork",

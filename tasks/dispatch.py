@@ -19,18 +19,13 @@ from app.queue.models import Batch
 from tasks.celery_app import app, settings
 from tasks.messages import message_of
 from tasks.names import EMBED_BATCH
+from tasks.time_limit import time_limit_of
 
 _log = structlog.get_logger(__name__)
 
 
 _BROKER_SECONDS = 5.0
 """How long RabbitMQ may take to confirm a message; Redis has its socket's timeout."""
-
-
-def time_limit_of(batch: Batch) -> float:
-    """Return how many seconds the batch may take: one long episode has more chunks than a batch of short ones."""
-    beyond = max(0, batch.chars - settings.batch_chars)
-    return settings.task_time_limit_seconds + beyond * settings.task_time_limit_per_character_seconds
 
 
 def publish(batches: Sequence[Batch]) -> None:
@@ -43,9 +38,8 @@ def publish(batches: Sequence[Batch]) -> None:
         for batch in batches:
             app.send_task(
                 EMBED_BATCH,
-                kwargs=message_of(batch.claim),
+                kwargs=message_of(batch.claim) | {"limit_seconds": time_limit_of(batch, settings)},
                 queue=batch.queue,
-                time_limit=time_limit_of(batch),
                 producer=producer,
                 retry=False,
                 timeout=_BROKER_SECONDS,

@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 import structlog
-from billiard.exceptions import TimeLimitExceeded, WorkerLostError
+from billiard.exceptions import WorkerLostError
 from celery.signals import celeryd_init, setup_logging, task_failure, worker_process_init, worker_process_shutdown
 
 from app.bootstrap import WorkerServices, build_queue_service, build_worker_services, check_model
@@ -19,6 +19,7 @@ from app.queue.workers import WorkerIdentity, this_process
 from tasks.celery_app import settings
 from tasks.messages import claim_of
 from tasks.names import EMBED_BATCH
+from tasks.time_limit import ENDED_BY
 
 _log = structlog.get_logger(__name__)
 
@@ -134,11 +135,12 @@ def _parents_queue() -> QueueService:
 def _release_rows_of_dead_child(
     sender: Any = None, exception: BaseException | None = None, kwargs: dict[str, Any] | None = None, **_: Any
 ) -> None:
-    """In the parent: a child died or was killed at the time limit, so its rows go back now instead of when the lease ends."""
-    if getattr(sender, "name", None) != EMBED_BATCH or not isinstance(exception, WorkerLostError | TimeLimitExceeded) or not kwargs:
+    """In the parent: a child died, or was ended at the time limit, so its rows go back now instead of when the lease ends."""
+    if getattr(sender, "name", None) != EMBED_BATCH or not isinstance(exception, WorkerLostError) or not kwargs:
         return
-    code = "worker_lost" if isinstance(exception, WorkerLostError) else "time_limit_exceeded"
+    code = "time_limit_exceeded" if ENDED_BY in str(exception) else "worker_lost"
+    claim = claim_of(**{name: value for name, value in kwargs.items() if name != "limit_seconds"})
     try:
-        _parents_queue().release_crashed(claim_of(**kwargs), f"{code}: {type(exception).__name__}")
+        _parents_queue().release_crashed(claim, f"{code}: {type(exception).__name__}")
     except NexusError as error:
         _log.warning("rows_not_released", error=error.message, action="nothing to do: the rows come back when their lease ends")

@@ -17,7 +17,7 @@ _ERRORS = {
     "raise": "encoder_error: SabotageError",
     "memory": "out_of_memory: MemoryError",
     "kill": "worker_lost: WorkerLostError",
-    "hang": "time_limit_exceeded: TimeLimitExceeded",
+    "hang": "time_limit_exceeded: WorkerLostError",
     "nan": "encoding_fault: not a finite vector with a direction",
     "dimension": "encoding_fault: wrong dimensions",
 }
