@@ -23,7 +23,9 @@ def test_limit_grows_with_what_is_beyond_a_batch(chars: int, seconds: float) -> 
 
 def test_process_that_is_stuck_without_python_is_ended() -> None:
     # The match backtracks for hours, and no other thread of the process runs meanwhile.
-    program = "import re\nfrom tasks.time_limit import ends_process_after\nwith ends_process_after(0.2):\n    re.match('(a+)+$', 'a' * 50 + 'b')"
+    program = (
+        "import re\nfrom tasks.time_limit import ends_process_after\nwith ends_process_after(0.2):\n    re.match('(a+)+$', 'a' * 50 + 'b')"
+    )
     done = subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=False, timeout=30)
     assert done.returncode == -signal.SIGALRM
     assert ENDED_BY == "SIGALRM"
