@@ -55,7 +55,7 @@ def test_every_scheduled_task_is_registered_and_takes_what_it_is_sent(celery: di
 
 
 def test_embedding_task_is_registered_under_the_dispatchers_name(celery: dict[str, Any]) -> None:
-    assert celery["tasks"][EMBED_BATCH] == ["target_kind", "model_id", "target_ids", "token"]
+    assert celery["tasks"][EMBED_BATCH] == ["target_kind", "model_id", "target_ids", "token", "limit_seconds"]
 
 
 def test_every_queue_that_is_sent_to_is_consumed_and_no_other() -> None:
