@@ -188,7 +188,8 @@ class Case:
 
     def wait_in_statement(self, moment: str) -> None:
         """Return while a slowed claim or ack is running."""
-        verb = {"claim": "claimed_at = clock_timestamp()", "ack": "SET state = ''done''"}[moment]
+        # From the first kilobyte of the statement: the server shows no more.
+        verb = {"claim": "WITH in_use AS", "ack": "SET state = ''done''"}[moment]
         running = (
             "SELECT count(*) FROM pg_stat_activity WHERE usename = 'nexus_worker' AND state = 'active' AND wait_event = 'PgSleep'"
             f" AND query LIKE '%%{verb}%%'"
