@@ -54,6 +54,14 @@ def vectors(sql: Sql) -> dict[int, int]:
     return dict(sql("SELECT model_id, count(DISTINCT episode_id)::int FROM nexus_memory.episode_chunks GROUP BY 1"))
 
 
+def embedded(migration: ModelMigration, encoder: FakeEncoder, workshop: Workshop) -> EmbeddingModel:
+    """Make the encoder's model the target, have everything embedded under it, and return it."""
+    target = migration.begin(encoder, "/models/other")
+    with Working(workshop):
+        migration.embed(target)
+    return target
+
+
 def run(migration: ModelMigration, encoder: FakeEncoder, source: str = "/models/other", **options: Any) -> EmbeddingModel:
     """Change the model as the command does, to the end, and return the new one."""
     target = migration.begin(encoder, source)

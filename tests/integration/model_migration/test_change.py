@@ -13,7 +13,7 @@ from app.embedding.weights import DEFAULT_SHA256
 from app.errors import Conflict
 from tests.factories.encoder import FakeEncoder
 from tests.factories.episodes import edit
-from tests.factories.model_change import OTHER, Migrate, Working, best, run, store, vectors
+from tests.factories.model_change import OTHER, Migrate, Working, best, embedded, run, store, vectors
 from tests.factories.statements import Sql
 from tests.factories.workshop import Workshop
 
@@ -141,9 +141,7 @@ def test_run_killed_right_after_the_activation_is_finished_by_the_next(
     store(services, "alice", "one", "two")
     workshop.drain()
     killed = migration()
-    target = killed.begin(encoders[OTHER], "/models/other")
-    with Working(workshop):
-        killed.embed(target)
+    target = embedded(killed, encoders[OTHER], workshop)
     killed.activate(target)
     again = migration()
     active = again.begin(encoders[OTHER], "/models/elsewhere")

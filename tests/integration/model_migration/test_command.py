@@ -19,7 +19,7 @@ from app.embedding.models import EmbeddingModel
 from app.embedding.weights import DEFAULT_SHA256, find_weights
 from app.errors import ConfigurationError
 from tests.factories.encoder import FakeEncoder
-from tests.factories.model_change import OTHER, Migrate, Working, store
+from tests.factories.model_change import OTHER, Migrate, Working, embedded, store
 from tests.factories.statements import Sql
 from tests.factories.workshop import Workshop
 
@@ -57,9 +57,7 @@ def test_run_after_one_that_was_killed_at_the_end_says_what_it_did(
     store(services, "alice", "one", "two")
     workshop.drain()
     killed = migration()
-    target = killed.begin(encoders[OTHER], "/models/other")
-    with Working(workshop):
-        killed.embed(target)
+    target = embedded(killed, encoders[OTHER], workshop)
     killed.activate(target)
     again = migrate()
     assert again.exit_code == 0

@@ -7,7 +7,7 @@ from app.embedding.weights import DEFAULT_SHA256
 from app.errors import Conflict, NotFound
 from tests.factories.encoder import FakeEncoder
 from tests.factories.episodes import edit
-from tests.factories.model_change import OTHER, Migrate, Working, best, run, store, vectors
+from tests.factories.model_change import OTHER, Migrate, Working, best, embedded, run, store, vectors
 from tests.factories.statements import Sql
 from tests.factories.workshop import Workshop
 
@@ -18,9 +18,7 @@ def test_rollback_leaves_nothing_and_the_old_model_serves(
     store(services, "alice", "the lighthouse", "the harbour")
     workshop.drain()
     migrating = migration()
-    target = migrating.begin(encoders[OTHER], "/models/other")
-    with Working(workshop):
-        migrating.embed(target)
+    embedded(migrating, encoders[OTHER], workshop)
     store(services, "alice", "the weir")
     assert migrating.rollback() == "fake"
     assert vectors(sql) == {1: 2}
