@@ -58,7 +58,8 @@ class Settings(BaseSettings):
     redis_url: str = Field("redis://127.0.0.1:6379/0", description="Redis of the cache; credentials are added when the URL has none.")
     broker_url: str = Field(
         "redis://127.0.0.1:6379/1",
-        description="Celery's broker, Redis or RabbitMQ (amqp://host/); credentials are added when the URL has none.",
+        description="Celery's broker, Redis or RabbitMQ (amqp://host//; a cluster's nodes with ; between them). "
+        "Credentials are added when the URL has none.",
     )
     redis_cache_user: str = Field("nexus_cache", description="ACL user of the cache; empty for a server with one password only.")
     redis_broker_user: str = Field("nexus_broker", description="ACL user of the broker; empty for a server with one password only.")
@@ -203,13 +204,14 @@ class Settings(BaseSettings):
 
     @cached_property
     def broker_dsn(self) -> str:
-        """The URL of the broker with credentials.
+        """The URL of the broker with credentials; for a cluster of RabbitMQ, one for each node.
 
         Raises:
             ConfigurationError: The URL has none and the secret file of its kind of broker is missing or empty.
         """
         if self.broker_is_rabbitmq:
-            return self._with_credentials(self.broker_url, self.rabbitmq_user, RABBITMQ_SECRET)
+            nodes = filter(None, self.broker_url.split(";"))
+            return ";".join(self._with_credentials(node.strip(), self.rabbitmq_user, RABBITMQ_SECRET) for node in nodes)
         return self._with_redis_credentials(self.broker_url, self.redis_broker_user)
 
 

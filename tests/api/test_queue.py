@@ -72,6 +72,25 @@ def test_bad_page_of_dead_rows_is_refused(query: str, layer: FlaskClient, double
     assert doubles.dead_rows.pages == []
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "field"),
+    [
+        ("GET", "/queue?lane=low&verbose", "lane"),
+        ("GET", "/queue/dead?limit=1", "limit"),
+        ("GET", "/integrity?agent_id=ada", "agent_id"),
+        ("POST", "/queue/dead/replay?limit=1", "limit"),
+    ],
+)
+def test_parameter_that_a_route_would_ignore_is_refused_by_name(
+    method: str, path: str, field: str, layer: FlaskClient, doubles: Doubles
+) -> None:
+    answer = layer.open(path, method=method, json={"all": True} if method == "POST" else None, headers=OPERATOR)
+    body = answer.get_json()
+    assert (answer.status_code, body["code"]) == (422, "invalid_request")
+    assert body["errors"][0] | {"message": ""} == {"field": field, "code": "unknown_field", "message": ""}
+    assert doubles.dead_rows.replays == []
+
+
 def test_queue_has_the_published_shape(layer: FlaskClient) -> None:
     body = layer.get("/queue", headers=OPERATOR).get_json()
     assert QueueAnswer.model_validate_json(json.dumps(body), strict=True, extra="forbid")

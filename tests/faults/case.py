@@ -151,7 +151,11 @@ class Case:
 
     def wait_done(self, at_least: int) -> None:
         """Return once so many rows are done."""
-        wait_until(lambda: self.states().get("done", 0) >= at_least, self.patience, lambda: f"{at_least} done; seen {self.states()}")
+        wait_until(
+            lambda: self.states().get("done", 0) >= at_least,
+            self.patience,
+            lambda: f"{at_least} done; seen {self.states()}\n{self.world.diagnosis()}",
+        )
 
     @contextmanager
     def fault(self) -> Iterator[None]:

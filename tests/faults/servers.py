@@ -1,6 +1,7 @@
 """PostgreSQL, Redis and RabbitMQ of the suite's own, which can be killed, stopped, frozen and started again on the same port."""
 
 import signal
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -15,7 +16,7 @@ from app.stack.layout import Layout
 from app.stack.postgres import Postgres
 from tasks.names import CONSUMED_QUEUES
 from tests.factories.processes import LocalProcess, wait_until
-from tests.factories.rabbitmq import RabbitServer
+from tests.factories.rabbitmq import RabbitCluster, RabbitServer
 
 _START_SECONDS = 60.0
 _PRIORITY_STEPS = ("", "\x06\x163", "\x06\x166", "\x06\x169")
@@ -69,6 +70,9 @@ class Broker(Protocol):
     def kill(self) -> None:
         """Kill it as a loss of power would."""
 
+    def url(self, port: int) -> str:
+        """Return its URL without credentials, for whoever reaches it at that port."""
+
     def depth(self) -> int:
         """Return how many messages it holds for workers, unacknowledged ones included where it tells."""
 
@@ -91,11 +95,11 @@ class RedisServer:
 
     def __init__(self, layout: Layout, password: str) -> None:
         self.port = ports.choose(0)
-        self._configuration = redis_server.write_configuration(layout, self.port, password)
+        binary = redis_server.newest_binary()
+        self._configuration = redis_server.write_configuration(layout, self.port, password, binary)
         self._honest = self._configuration.read_text(encoding="utf-8") + f"user {_ADMIN} on nopass ~* &* +@all\n"
         self._password = password
-        binary = redis_server.newest_binary().path
-        self._process = LocalProcess("redis", [str(binary), str(self._configuration)], layout.logs, {})
+        self._process = LocalProcess("redis", [str(binary.path), str(self._configuration)], layout.logs, {})
         self.keeps_a_log(False)
         once = Retry(NoBackoff(), 0)
         self.admin: Redis = Redis(port=self.port, db=_BROKER_DB, username=_ADMIN, password="any", socket_timeout=5, retry=once)
@@ -124,6 +128,10 @@ class RedisServer:
     def thaw(self) -> None:
         """Let it go on."""
         self._process.kill(signal.SIGCONT)
+
+    def url(self, port: int) -> str:
+        """Return its URL without credentials, for whoever reaches it at that port."""
+        return f"redis://127.0.0.1:{port}/{_BROKER_DB}"
 
     def depth(self) -> int:
         """Return the messages in every list of every queue, and those unacknowledged; 0 while Redis does not answer."""
@@ -164,26 +172,89 @@ class RabbitBroker:
         """Kill it; what it confirmed is on disk."""
         self.server.kill()
 
+    def url(self, port: int) -> str:
+        """Return its URL without credentials, for whoever reaches it at that port."""
+        return f"amqp://127.0.0.1:{port}//"
+
+    @property
+    def password_file(self) -> Path:
+        """File of the user's password."""
+        return self.server.password_file
+
     def depth(self) -> int:
         """Return the messages that wait in every queue; 0 while it does not answer. It does not tell of unacknowledged ones here."""
-        connection = Connection(self.server.url_with_credentials, connect_timeout=2)  # type: ignore[no-untyped-call]
-        try:
-            return sum(self._waiting(connection, queue) for queue in CONSUMED_QUEUES)
-        except (OSError, *connection.connection_errors):
-            return 0
-        finally:
-            connection.release()  # type: ignore[no-untyped-call]
-
-    @staticmethod
-    def _waiting(connection: Connection, queue: str) -> int:
-        try:
-            return int(connection.channel().queue_declare(queue, passive=True).message_count)  # type: ignore[no-untyped-call]
-        except connection.channel_errors:
-            return 0
+        return _depth_of_rabbitmq([self.server])
 
     def close(self) -> None:
         """Stop it for good and remove its folder."""
         self.server.close()
+
+
+class RabbitClusterBroker:
+    """Three nodes of RabbitMQ with the face of one broker; clients know the addresses of all.
+
+    Attributes:
+        cluster: The nodes.
+    """
+
+    name = "rabbitmq, three nodes"
+
+    def __init__(self) -> None:
+        self.cluster = RabbitCluster()
+        self.port = self.cluster.nodes[0].address[1]
+
+    def start(self) -> None:
+        """Start every node that is down and return once they are one cluster."""
+        self.cluster.start()
+
+    def stop(self) -> None:
+        """Stop every node in order."""
+        self.cluster.stop()
+
+    def kill(self) -> None:
+        """Kill every node; what they confirmed is on their disks."""
+        self.cluster.kill()
+
+    def url(self, port: int) -> str:
+        """Return the URLs of every node without credentials, the first one for whoever reaches it at that port."""
+        others = (node.address[1] for node in self.cluster.nodes[1:])
+        return ";".join(f"amqp://127.0.0.1:{each}//" for each in (port, *others))
+
+    @property
+    def password_file(self) -> Path:
+        """File of the user's password."""
+        return self.cluster.nodes[0].password_file
+
+    def depth(self) -> int:
+        """Return the messages that wait in every queue, as the first node that answers tells; 0 if none does."""
+        return _depth_of_rabbitmq(self.cluster.nodes)
+
+    def close(self) -> None:
+        """Stop it for good and remove its folders."""
+        self.cluster.close()
+
+
+def _depth_of_rabbitmq(nodes: Sequence[RabbitServer]) -> int:
+    for node in nodes:
+        connection = Connection(node.url_with_credentials, connect_timeout=2)  # type: ignore[no-untyped-call]
+        try:
+            return sum(_waiting(connection, queue) for queue in CONSUMED_QUEUES)
+        except (OSError, *connection.connection_errors):
+            continue
+        finally:
+            connection.release()  # type: ignore[no-untyped-call]
+    return 0
+
+
+def _waiting(connection: Connection, queue: str) -> int:
+    try:
+        return int(connection.channel().queue_declare(queue, passive=True).message_count)  # type: ignore[no-untyped-call]
+    except connection.channel_errors:
+        return 0
+
+
+BROKERS: Mapping[str, Callable[[], Broker]] = {"rabbitmq": RabbitBroker, "rabbitmq-cluster": RabbitClusterBroker}
+"""By the name that a case asks for; "redis" is not among them, for it is the cache as well."""
 
 
 def make_layout(folder: Path) -> Layout:

@@ -12,9 +12,11 @@ from redis.exceptions import RedisError
 from tasks.names import EMBED_BATCH
 from tests.factories.processes import wait_until
 from tests.faults.case import Case
+from tests.faults.servers import RabbitClusterBroker
 
 BOTH = pytest.mark.brokers("redis", "rabbitmq")
 RABBITMQ = pytest.mark.brokers("rabbitmq")
+CLUSTER = pytest.mark.brokers("rabbitmq-cluster")
 
 _OUT_OF_REACH_SECONDS = 10.0
 _BLACK_HOLE_SECONDS = 120.0
@@ -73,6 +75,27 @@ def test_rabbitmq_killed_and_started_again(case: Case, celery_setup: CeleryTestS
         celery_setup.broker.kill()
         case.world.broker.start()
         case.world.switches.clear("delay")
+    case.settle()
+
+
+@CLUSTER
+@pytest.mark.parametrize("queue", ["embed.bulk", "embed.hi"])
+def test_leader_of_a_quorum_queue_killed(case: Case, queue: str) -> None:
+    """The other two nodes are a majority: they choose a leader, and clients turn to them."""
+    broker = case.world.broker
+    assert isinstance(broker, RabbitClusterBroker)
+    case.world.switches.set("delay", "0.5")
+    case.write(500, importance=0.9 if queue == "embed.hi" else 0.5)
+    case.wait_in_flight(2 * case.world.settings.batch_rows)
+    leader = broker.cluster.leader(queue)
+    with case.fault():
+        leader.kill()
+        case.world.switches.clear("delay")
+        case.write(100)
+        wait_until(lambda: broker.cluster.leader(queue) is not leader, 60, "no other node leads")
+    case.drain()
+    assert not leader.is_running
+    broker.start()
     case.settle()
 
 
@@ -229,6 +252,26 @@ def test_malformed_messages_are_discarded_and_hold_nobody_up(case: Case, celery_
     with case.fault():
         case.wait_done(100)
         _wait_taken(case, left)
+    assert [node.process.pid for node in case.world.workers] == workers
+    assert all(node.process.is_running for node in case.world.workers)
+    case.settle()
+
+
+@pytest.mark.short
+def test_elements_of_a_redis_list_that_are_no_messages_are_discarded(case: Case) -> None:
+    """What somebody with the broker's password may push into its lists: kombu's reader ends at it, worker after worker."""
+    workers = [node.process.pid for node in case.world.workers]
+    properties = {"delivery_mode": 2, "delivery_info": {"exchange": "", "routing_key": "embed.hi"}, "priority": 0, "delivery_tag": "t"}
+    junk: list[object] = [None, 5, "text", [], {}, {"body": "%", "properties": {}}, {"properties": properties}]
+    junk += [{"body": "%%%", "properties": properties | {"body_encoding": "base64"}}, {"body": "e30=", "properties": [], "headers": 5}]
+    raw: list[bytes] = [b"", b"\xff\x00", b"{", b"[" * 100_000, *(json.dumps(each).encode() for each in junk)]
+    case.floods_broker = True
+    for queue in ("embed.hi", "embed.bulk", "embed.solo", "upkeep"):
+        case.world.redis.admin.lpush(queue, *raw)
+    case.write(100, importance=0.9)
+    with case.fault():
+        case.wait_done(100)
+        wait_until(lambda: not case.world.redis.admin.llen("embed.solo"), 60, "junk is left in a list")
     assert [node.process.pid for node in case.world.workers] == workers
     assert all(node.process.is_running for node in case.world.workers)
     case.settle()

@@ -24,7 +24,7 @@ from tests.factories.processes import LocalProcess, is_alive, python, wait_until
 from tests.factories.proxy import Proxy
 from tests.factories.statements import Sql
 from tests.faults.nodes import WorkerNode
-from tests.faults.servers import Broker, PostgresServer, RabbitBroker, RedisServer, ShutDown, make_layout
+from tests.faults.servers import BROKERS, Broker, PostgresServer, RabbitBroker, RabbitClusterBroker, RedisServer, ShutDown, make_layout
 from tests.faults.switches import ENCODER_VARIABLE, FOLDER_VARIABLE, Switches
 
 _READY_SECONDS = 120.0
@@ -61,7 +61,7 @@ class World:
     """One PostgreSQL, one Redis, the broker, and the processes that use them through proxies.
 
     Args:
-        broker_name: redis or rabbitmq.
+        broker_name: redis, rabbitmq or rabbitmq-cluster.
         profile: Times and encoder.
 
     Attributes:
@@ -89,7 +89,7 @@ class World:
         write_missing(secrets)
         self.postgres = PostgresServer(self._layout)
         self.redis = RedisServer(self._layout, secrets.secret("redis_password"))
-        self.broker: Broker = self.redis if broker_name == "redis" else RabbitBroker()
+        self.broker: Broker = self.redis if broker_name == "redis" else BROKERS[broker_name]()
         self.database_proxy = Proxy(self.postgres.port)
         self.redis_proxy = Proxy(self.redis.port)
         self.broker_proxy = self.redis_proxy if broker_name == "redis" else Proxy(self.broker.port)
@@ -102,19 +102,18 @@ class World:
         self.beats: list[LocalProcess] = []
 
     def _settings(self, postgres: int, redis: int, broker: int) -> Settings:
-        is_redis = self.broker is self.redis
         values: dict[str, Any] = {
             "data_dir": self._folder / "data",
             "secrets_dir": self._folder / "secrets",
             "database_url": f"postgresql://127.0.0.1:{postgres}/nexus_memory",
             "redis_url": f"redis://127.0.0.1:{redis}/0",
-            "broker_url": f"redis://127.0.0.1:{broker}/1" if is_redis else f"amqp://127.0.0.1:{broker}//",
+            "broker_url": self.broker.url(broker),
             "embedding_precision": "fp32",
             "embedding_threads": 1,
             "database_connect_timeout_seconds": 10,
         }
-        if isinstance(self.broker, RabbitBroker):
-            values["rabbitmq_password_file"] = self.broker.server.password_file
+        if isinstance(self.broker, RabbitBroker | RabbitClusterBroker):
+            values["rabbitmq_password_file"] = self.broker.password_file
         return Settings(**{**values, **self.profile.settings})
 
     def start(self) -> None:

@@ -120,6 +120,13 @@ def test_rabbitmq_url_gets_its_user_and_keeps_its_own(scheme: str, secrets: Path
     assert given.broker_dsn == f"{scheme}://me:mine@h//"
 
 
+def test_every_node_of_a_rabbitmq_cluster_gets_the_user(secrets: Path) -> None:
+    (secrets / "rabbitmq_password.txt").write_text("p@ss", encoding="utf-8")
+    settings = Settings(secrets_dir=secrets, broker_url="amqp://a:1//; amqp://b:2//;amqp://me:mine@c:3//;")
+    assert settings.broker_is_rabbitmq
+    assert settings.broker_dsn == "amqp://nexus:p%40ss@a:1//;amqp://nexus:p%40ss@b:2//;amqp://me:mine@c:3//"
+
+
 def test_password_of_rabbitmq_is_asked_for_only_by_a_rabbitmq_url(secrets: Path) -> None:
     assert Settings(secrets_dir=secrets).broker_dsn.startswith("redis://")
     without = Settings(secrets_dir=secrets, broker_url="amqp://h//", rabbitmq_user="me")

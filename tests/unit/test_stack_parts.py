@@ -143,6 +143,7 @@ def test_parent_folders_become_passable_but_not_readable(tmp_path: Path) -> None
     [
         ("redis", (6, 2, 14), True),
         ("redis", (6, 2, 20), False),
+        ("redis", (7, 0, 15), True),
         ("redis", (8, 2, 1), True),
         ("valkey", (8, 1, 4), False),
         ("redis", (9, 0, 0), False),

@@ -1,0 +1,52 @@
+"""How a worker reads a list of Redis: an element that is no Celery message is discarded with a log line, and ends no worker."""
+
+from collections.abc import Callable
+from typing import Any
+
+import structlog
+from kombu.transport import redis
+
+_log = structlog.get_logger(__name__)
+
+_NO_MESSAGE = (TypeError, ValueError, LookupError, AttributeError, RecursionError)
+
+Receive = Callable[[Any], Any]
+
+
+class Channel(redis.Channel):  # type: ignore[misc]  # kombu has no types
+    """kombu's channel, which trusts that everything in its lists was put there by kombu."""
+
+    def _brpop_read(self, **options: Any) -> bool:
+        """Hand on the element that has come, and return whether there was one.
+
+        By then it has left the list, so what cannot be read is gone; the reply has been read whole, so the connection is sound.
+        """
+        try:
+            return bool(super()._brpop_read(**options))
+        except _NO_MESSAGE as error:
+            _report(error)
+            return True
+
+    def basic_consume(self, queue: str, no_ack: bool, callback: Receive, *args: Any, **options: Any) -> Any:
+        """Consume a queue; a message that can be read but not understood is discarded too."""
+
+        def receive(message: Any) -> Any:
+            try:
+                return callback(message)
+            except _NO_MESSAGE as error:
+                # It counts as being worked on by now: unless it is given up, a worker that takes one at a time takes no other.
+                if not no_ack and not message.acknowledged:
+                    message.reject()
+                return _report(error)
+
+        return super().basic_consume(queue, no_ack, receive, *args, **options)
+
+
+def _report(error: Exception) -> None:
+    _log.warning("message_discarded", error=type(error).__name__, action="find out who else writes to the broker's lists")
+
+
+class Transport(redis.Transport):  # type: ignore[misc]
+    """kombu's Redis transport with that channel."""
+
+    Channel = Channel
