@@ -44,7 +44,7 @@ def make_celery(settings: Settings) -> Celery:
         beat_schedule=BEAT_SCHEDULE,
         timezone="UTC",
         enable_utc=True,
-        **(_rabbitmq() if settings.broker_is_rabbitmq else _redis(settings)),
+        **(_rabbitmq(settings) if settings.broker_is_rabbitmq else _redis(settings)),
     )
     return application
 
@@ -67,7 +67,7 @@ def _redis(settings: Settings) -> dict[str, object]:
     }
 
 
-def _rabbitmq() -> dict[str, object]:
+def _rabbitmq(settings: Settings) -> dict[str, object]:
     return {
         # Whoever declares a queue first decides its kind, so dispatcher, worker and beat must all say the same. A quorum queue
         # is durable and replicated; the server refuses later what differs (PRECONDITION_FAILED).
@@ -87,9 +87,9 @@ def _rabbitmq() -> dict[str, object]:
             # connection and says nothing must not hold the dispatcher.
             "read_timeout": 4,
             "write_timeout": 4,
-            # A publish makes one attempt to connect: kombu's patience would keep the dispatcher from its
-            # heartbeats and from reaping for six seconds each time.
-            "max_retries": 0,
+            # A publish makes one attempt to connect, to each node of a cluster in turn: kombu's patience would keep the
+            # dispatcher from its heartbeats and from reaping for six seconds each time.
+            "max_retries": settings.broker_dsn.count(";"),
         },
     }
 

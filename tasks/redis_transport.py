@@ -13,7 +13,7 @@ _NO_MESSAGE = (TypeError, ValueError, LookupError, AttributeError, RecursionErro
 Receive = Callable[[Any], Any]
 
 
-class Channel(redis.Channel):  # type: ignore[misc]  # kombu has no types
+class Channel(redis.Channel):
     """kombu's channel, which trusts that everything in its lists was put there by kombu."""
 
     def _brpop_read(self, **options: Any) -> bool:
@@ -22,7 +22,7 @@ class Channel(redis.Channel):  # type: ignore[misc]  # kombu has no types
         By then it has left the list, so what cannot be read is gone; the reply has been read whole, so the connection is sound.
         """
         try:
-            return bool(super()._brpop_read(**options))
+            return bool(super()._brpop_read(**options))  # type: ignore[no-untyped-call]
         except _NO_MESSAGE as error:
             _report(error)
             return True
@@ -39,14 +39,14 @@ class Channel(redis.Channel):  # type: ignore[misc]  # kombu has no types
                     message.reject()
                 return _report(error)
 
-        return super().basic_consume(queue, no_ack, receive, *args, **options)
+        return super().basic_consume(queue, no_ack, receive, *args, **options)  # type: ignore[no-untyped-call]
 
 
 def _report(error: Exception) -> None:
     _log.warning("message_discarded", error=type(error).__name__, action="find out who else writes to the broker's lists")
 
 
-class Transport(redis.Transport):  # type: ignore[misc]
+class Transport(redis.Transport):
     """kombu's Redis transport with that channel."""
 
     Channel = Channel

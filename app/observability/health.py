@@ -129,7 +129,8 @@ class HealthService:
         if len(silent) == len(problems):
             return Component("degraded", f"{silent[0]}: {consequence}")
         if silent:
-            return Component("degraded", f"{len(silent)} of {len(problems)} nodes: {silent[0]}; the others carry on while they are a majority")
+            down = f"{len(silent)} of {len(problems)} nodes: {silent[0]}"
+            return Component("degraded", f"{down}; the others carry on while they are a majority")
         return Component("healthy", "reachable")
 
     def _encoder(self) -> Component:
