@@ -133,6 +133,11 @@ class Settings(BaseSettings):
     )
     worker_silence_seconds: float = Field(60.0, gt=0, description="Silence after which a worker or dispatcher counts as gone.")
 
+    # Traces.
+    otel_exporter_otlp_endpoint: str = Field(
+        "", pattern="^(https?://.+)?$", description="Collector of traces, OTLP over HTTP (http://host:4318); empty for none."
+    )
+
     # Logs.
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field("INFO", description="Least severe level that is logged.")
     log_format: Literal["json", "console"] = Field("json", description="json for machines, console for people.")

@@ -3,8 +3,11 @@
 from app.api.services import services
 from app.config import load_settings
 from app.factory import create_app
+from app.observability import tracing
 
-app = create_app(load_settings())
+_settings = load_settings()
+tracing.configure(_settings, "api")
+app = create_app(_settings)
 
 # gunicorn imports this module after the fork: each process loads the encoder by itself, in the
 # background, and answers everything else meanwhile.

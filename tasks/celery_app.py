@@ -63,7 +63,7 @@ def _redis(settings: Settings) -> dict[str, object]:
             # Claims already give each lane its share. Strict priority here would starve embed.bulk however fair they were,
             # and a starved message holds its rows until their lease ends.
             "queue_order_strategy": "round_robin",
-        }
+        },
     }
 
 

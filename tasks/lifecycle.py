@@ -13,6 +13,7 @@ from celery.signals import celeryd_init, setup_logging, task_failure, worker_pro
 
 from app.bootstrap import WorkerServices, build_queue_service, build_worker_services, check_model
 from app.errors import ConfigurationError, NexusError
+from app.observability import tracing
 from app.observability.logs import configure_logging
 from app.queue.service import QueueService
 from app.queue.workers import WorkerIdentity, this_process
@@ -102,6 +103,7 @@ def _refuse_what_waiting_cannot_mend(**_: Any) -> None:
 def _start_child(**_: Any) -> None:
     global _child
     configure_logging(settings, "worker")
+    tracing.configure(settings, "worker")
     try:
         _child = ChildProcess()
         _child.start()
@@ -123,6 +125,7 @@ def _give_up(code: str, message: str) -> None:
 def _stop_child(**_: Any) -> None:
     if _child is not None:
         _child.stop()
+    tracing.stop()
 
 
 @cache

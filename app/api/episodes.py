@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from flask import Response, request
+from flask import Response, g, request
 from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
 
@@ -23,7 +23,7 @@ from app.api.schemas.episodes import (
 from app.api.services import services
 from app.episodes.models import EpisodeView, Receipt
 from app.errors import InvalidRequest
-from app.observability.context import accept_traceparent
+from app.observability.tracing import traceparent_of
 
 blueprint = APIBlueprint("episodes", __name__, abp_tags=[Tag(name="memory")])
 
@@ -78,7 +78,7 @@ def store_episode(body: EpisodeBody) -> Response:
     """
     agent_id = require_agent(body.agent_id)
     episode = to_new_episode(body, idempotency_key(body))
-    receipt = services().episodes.store(agent_id, episode, accept_traceparent(request.headers.get("traceparent")))
+    receipt = services().episodes.store(agent_id, episode, traceparent_of(g.span))
     answer = json_answer(_receipt(receipt), 200 if receipt.replayed else 201)
     answer.headers["Location"] = f"/memory/episodic/{receipt.episode_id}"
     return answer
@@ -94,7 +94,7 @@ def store_episodes(body: BatchBody) -> Response:
         raise InvalidRequest("a batch takes idempotency_key in each item, not the Idempotency-Key header")
     agent_id = require_agent(body.agent_id, *(item.agent_id for item in body.items))
     episodes = [to_new_episode(item, item.idempotency_key) for item in body.items]
-    receipts = services().episodes.store_many(agent_id, episodes, accept_traceparent(request.headers.get("traceparent")))
+    receipts = services().episodes.store_many(agent_id, episodes, traceparent_of(g.span))
     status = 200 if all(receipt.replayed for receipt in receipts) else 201
     return json_answer({"items": [_receipt(receipt) for receipt in receipts]}, status)
 

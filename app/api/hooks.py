@@ -4,8 +4,9 @@ import time
 
 import structlog
 from flask import Flask, Response, g, request
+from opentelemetry.trace import Span, Status, StatusCode
 
-from app.observability import context, metrics
+from app.observability import context, metrics, tracing
 
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -20,6 +21,7 @@ def _begin() -> None:
     g.started = time.perf_counter()
     g.request_id = context.accept_request_id(request.headers.get("X-Request-ID"))
     context.start(g.request_id)
+    g.span = tracing.begin_request(request.method[:16], request.headers.get("traceparent"))
 
 
 def _finish(response: Response) -> Response:
@@ -38,7 +40,20 @@ def _finish(response: Response) -> Response:
         status=response.status_code,
         duration_ms=round(seconds * 1000, 2),
     )
+    _end_span(g.span, rule, response.status_code)
     return response
+
+
+def _end_span(span: Span, rule: str | None, status: int) -> None:
+    """End the request's span with the names of OpenTelemetry's semantic conventions for HTTP servers."""
+    span.set_attribute("http.response.status_code", status)
+    span.set_attribute("nexus.request_id", g.request_id)
+    if rule is not None:
+        span.update_name(f"{request.method} {rule}")
+        span.set_attribute("http.route", rule)
+    if status >= 500:
+        span.set_status(Status(StatusCode.ERROR))
+    span.end()
 
 
 def install(app: Flask) -> None:

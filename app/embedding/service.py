@@ -1,6 +1,5 @@
 """One batch from start to finish: charge and read, encode with no connection held, write vectors and finish in one transaction."""
 
-import math
 import threading
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -20,6 +19,8 @@ from app.embedding.assembly import Assembler, InputKey, key_of
 from app.embedding.breaker import Breaker, reason_of
 from app.embedding.encoder import Encoder, require_model
 from app.embedding.models import ChunkVector, Embedded, EmbeddingModel, ModelsInUse
+from app.embedding.rate import Rate
+from app.embedding.traces import traced
 from app.embedding.worker_models import LOOK_SECONDS, RETRY_SECONDS, ModelUnusable, WorkerModel, WorkerModels
 from app.errors import ConfigurationError, DatabaseUnavailable
 from app.queue import repository as queue_repository
@@ -141,10 +142,10 @@ class EmbeddingService:
             return self._decline(claim, model, str(unusable))
         began = time.monotonic()
         items, known = self._start(claim)
-        started = claim.only(item.target_id for item in items)
         if not items:
             return BatchOutcome(lost=len(claim.target_ids))
-        with self._renewing(started):
+        started = claim.only(item.target_id for item in items)
+        with traced(started, items) as trace, self._renewing(started):
             try:
                 embedded, faults = self._embed(assembler, model.breaker, items, known)
             except MemoryError:
@@ -158,13 +159,15 @@ class EmbeddingService:
                 else:
                     self._refund(started, str(broken), RETRY_SECONDS, "the migration rests; live work goes on with the active model")
                 return BatchOutcome(lost=len(claim.target_ids))
-            done = self._finish(assembler.model, started, embedded) if embedded else 0
+            done = self._finish(assembler.model, started, embedded) if embedded else []
+            trace.done(done)
             for reason, faulty in faults.items():
                 self._fail(started.only(faulty), reason)
+                trace.failed(faulty, reason)
         failed = sum(map(len, faults.values()))
-        self.rate.add(done, time.monotonic() - began)
+        self.rate.add(len(done), time.monotonic() - began)
         self._cache.invalidate({item.agent_id for item in items}, ring=True)
-        return BatchOutcome(done=done, failed=failed, lost=len(claim.target_ids) - done - failed)
+        return BatchOutcome(done=len(done), failed=failed, lost=len(claim.target_ids) - len(done) - failed)
 
     def _is_active(self, model: WorkerModel) -> bool:
         return model is self._models.active
@@ -245,8 +248,8 @@ class EmbeddingService:
                 faults.setdefault(reason, []).extend(ids)
         return embedded, faults
 
-    def _finish(self, model: EmbeddingModel, claim: Claim, embedded: Sequence[Embedded]) -> int:
-        """Write the vectors of the rows that are still ours, mark them done, and return how many."""
+    def _finish(self, model: EmbeddingModel, claim: Claim, embedded: Sequence[Embedded]) -> list[UUID]:
+        """Write the vectors of the rows that are still ours, mark them done, and return their ids."""
         retrying = Retrying(
             retry=retry_if_exception_type(DatabaseUnavailable),
             wait=wait_exponential(multiplier=0.2, max=2),
@@ -254,10 +257,10 @@ class EmbeddingService:
             reraise=True,
         )
         # Safe to repeat: if the first commit took effect after all, the token is spent and the second changes nothing.
-        finished: int = retrying(self._finish_once, model, claim, embedded)
+        finished: list[UUID] = retrying(self._finish_once, model, claim, embedded)
         return finished
 
-    def _finish_once(self, model: EmbeddingModel, claim: Claim, embedded: Sequence[Embedded]) -> int:
+    def _finish_once(self, model: EmbeddingModel, claim: Claim, embedded: Sequence[Embedded]) -> list[UUID]:
         by_id = {item.target_id: item for item in embedded}
         with self._database.transaction() as connection:
             free = repository.lock_targets(connection, claim.target_kind, list(by_id))
@@ -269,7 +272,7 @@ class EmbeddingService:
             if left:
                 # Held by a client just now, or changed under us: back without a charge. Rows no longer ours do not match.
                 queue_repository.refund(connection, claim.only(left), delay_seconds=_REFUND_SECONDS)
-        return len(ready)
+        return [item.target_id for item in ready]
 
     def _write(self, connection: Connection, model: EmbeddingModel, claim: Claim, ready: Sequence[Embedded]) -> None:
         if claim.target_kind == "episodic":
@@ -325,24 +328,3 @@ class EmbeddingService:
 
 def _few(ids: Collection[UUID]) -> list[str]:
     return [str(target_id) for target_id in ids][:20]
-
-
-class Rate:
-    """Episodes a second while busy, over about the last minute of work."""
-
-    _MEMORY_SECONDS = 60.0
-
-    def __init__(self) -> None:
-        self._items = 0.0
-        self._seconds = 0.0
-
-    def add(self, items: int, seconds: float) -> None:
-        """Count a batch: its rows and how long it took."""
-        kept = math.exp(-seconds / self._MEMORY_SECONDS)
-        self._items = self._items * kept + items
-        self._seconds = self._seconds * kept + seconds
-
-    @property
-    def items_per_second(self) -> float | None:
-        """The rate; None before the first batch."""
-        return self._items / self._seconds if self._seconds else None

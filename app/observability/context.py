@@ -1,4 +1,4 @@
-"""What follows one request through every log line: its id, its caller, its W3C trace."""
+"""What follows one request through every log line: its id and its caller."""
 
 import re
 import secrets
@@ -7,23 +7,12 @@ from structlog.contextvars import bind_contextvars, clear_contextvars
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}\Z")
 
-# Version, trace id, parent id and flags; ff is no version and all-zero ids are invalid.
-# Source: https://www.w3.org/TR/trace-context/#traceparent-header-field-values
-_TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}\Z")
-
 
 def accept_request_id(offered: str | None) -> str:
     """Return the caller's request id when it is well formed, else a new one of 32 hexadecimal digits."""
     if offered is not None and _REQUEST_ID.match(offered):
         return offered
     return secrets.token_hex(16)
-
-
-def accept_traceparent(offered: str | None) -> str | None:
-    """Return the caller's traceparent when it is well formed, else None: a bad one is ignored, as W3C asks."""
-    if offered is not None and _TRACEPARENT.match(offered):
-        return offered
-    return None
 
 
 def start(request_id: str) -> None:

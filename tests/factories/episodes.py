@@ -26,9 +26,9 @@ def new_episode(content: str = "the kettle is on the stove", **fields: Any) -> N
     return NewEpisode(content=content, request_sha256=hashlib.sha256(request.encode("utf-8", "surrogatepass")).digest(), **fields)
 
 
-def edit(database: Database, agent_id: str, episode_id: UUID, content: str) -> int:
+def edit(database: Database, agent_id: str, episode_id: UUID, content: str, traceparent: str | None = None) -> int:
     """Edit an episode as the API's role does, with its event in the ledger, and return the new version."""
-    with database.transaction(agent_id) as connection:
+    with database.transaction(agent_id, traceparent) as connection:
         version = int(connection.execute(_EDIT, {"content": content, "episode_id": episode_id, "agent_id": agent_id}).scalar_one())
         connection.execute(_RECORD, {"episode_id": episode_id})
     return version

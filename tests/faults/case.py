@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid4
@@ -12,6 +12,7 @@ from sqlalchemy import text
 from tests.factories.episodes import delete, edit
 from tests.factories.processes import wait_until
 from tests.faults import invariants
+from tests.faults.traces import Traces
 from tests.faults.world import World
 
 _INSERT = text(
@@ -39,6 +40,7 @@ _SLOWED = """
         FOR EACH ROW WHEN (OLD.state = '{old}' AND NEW.state = '{new}') EXECUTE FUNCTION test_mode.slow_down();
 """
 _MOMENTS = {"claim": ("pending", "processing"), "ack": ("processing", "done")}
+_DONE = "SELECT target_id FROM memory_system.embeddings_queue WHERE agent_id = %s AND state = 'done'"
 _words = ("kettle", "harbour", "ledger", "winter", "violin", "copper", "meadow", "signal", "orchard", "granite", "lantern", "thicket")
 
 
@@ -77,6 +79,7 @@ class Case:
         outcome: What is recorded.
         stalls_transactions: Whether PostgreSQL itself is attacked, so that transactions may lie open.
         floods_broker: Whether the case sends messages itself.
+        traces: What each of its episodes was written under.
     """
 
     def __init__(self, name: str, world: World) -> None:
@@ -87,6 +90,8 @@ class Case:
         self.outcome = Outcome(name, world.broker.name, world.profile.encoder)
         self.stalls_transactions = False
         self.floods_broker = False
+        self.traces = Traces(world.collector)
+        self._workers_at_first = world.working_pids()
         self._numbers = itertools.count(1)
         self._sampler = invariants.Sampler(world.superuser, world.broker.depth, self.agent)
         self._sampler.start()
@@ -120,17 +125,22 @@ class Case:
         texts = list(contents) or [f"{self.sentence()} {marks}".strip() for _ in range(count)]
         new: list[UUID] = []
         for start in range(0, len(texts), 500):
-            with self.world.app_database.transaction(self.agent) as connection:
+            traceparent = self.traces.begin()
+            with self.world.app_database.transaction(self.agent, traceparent) as connection:
                 rows = connection.execute(
                     _INSERT, {"agent_id": self.agent, "contents": texts[start : start + 500], "importance": importance}
                 )
-                new += [row[0] for row in rows]
+                written = [row[0] for row in rows]
+            self.traces.wrote(traceparent, written)
+            new += written
         self.ids += new
         return new
 
     def edit(self, episode_id: UUID, content: str | None = None) -> None:
         """Edit an episode as the API's role, with its event."""
-        edit(self.world.app_database, self.agent, episode_id, content or self.sentence())
+        traceparent = self.traces.begin()
+        self.traces.wrote(traceparent, [episode_id])
+        edit(self.world.app_database, self.agent, episode_id, content or self.sentence(), traceparent)
 
     def delete(self, episode_id: UUID) -> None:
         """Delete an episode as the API's role."""
@@ -277,9 +287,21 @@ class Case:
         if sampler.longest_idle_seconds > invariants.LONGEST_IDLE_TRANSACTION_SECONDS and not self.stalls_transactions:
             broken.append(f"I10: a transaction lay open and idle for {sampler.longest_idle_seconds:.1f} s")
         found = invariants.breaches(self.sql, settings.max_attempts, self.ids)
-        return broken + [f"history: {sentence}" for sentence in found]
+        return broken + [f"history: {sentence}" for sentence in found] + self._broken_traces()
+
+    def _broken_traces(self) -> list[str]:
+        """Return what I12 finds; a worker that died took its last spans along, so only where none did must each row have one."""
+        done = [row[0] for row in self.sql(_DONE, self.agent)]
+        if self.world.working_pids() == self._workers_at_first:
+            with suppress(AssertionError):
+                wait_until(lambda: not self.traces.missing(done), 10, "spans are missing")
+            missing = self.traces.missing(done)
+        else:
+            missing = set()
+        return self.traces.broken() + ([f"I12: {len(missing)} done rows without a span"] if missing else [])
 
     def close(self) -> None:
-        """Stop looking, and forget the record, which the next case begins anew."""
+        """Stop looking, and forget the record and the traces, which the next case begins anew."""
         self._sampler.stop()
         self.sql("TRUNCATE test_mode.queue_history")
+        self.world.collector.clear()

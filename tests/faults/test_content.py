@@ -175,6 +175,33 @@ def test_bulk_copy_and_upsert(case: Case) -> None:
     case.settle()
 
 
+def test_million_rows_of_one_statement_hold_up_nobody(case: Case) -> None:
+    """They are all accounted for, the window does not grow, and what is urgent overtakes them. Embedding them all would take hours."""
+    rows = 1_000_000 if case.world.profile.name == "full" else 20_000
+    bulk = f"{case.agent}-bulk"
+    # The record of the queue is for rows that are worked on; a trigger a row would be most of the time here.
+    case.sql("ALTER TABLE memory_system.embeddings_queue DISABLE TRIGGER record_queue_change")
+    case.sql(
+        "INSERT INTO nexus_memory.zep_episodic_memory (agent_id, content, importance_score)"
+        " SELECT %s, 'bulk note ' || n, 0.2 FROM generate_series(1, %s) n",
+        bulk,
+        rows,
+    )
+    case.sql("ALTER TABLE memory_system.embeddings_queue ENABLE ALWAYS TRIGGER record_queue_change")
+    with case.fault():
+        case.write(200, importance=0.9)
+        case.wait_done(200)
+    case.settle()
+    [identity] = case.sql("SELECT accepted, drift FROM memory_system.accounting_identity(%s)", bulk)
+    assert identity == (rows, 0)
+    states = dict(case.sql("SELECT state, count(*) FROM memory_system.embeddings_queue WHERE agent_id = %s GROUP BY state", bulk))
+    assert sum(states.values()) == rows
+    assert states["pending"] > rows / 2
+    assert states["processing"] <= 2 * case.world.settings.batch_rows * len(case.world.workers)
+    case.outcome.case += f" ({rows} rows)"
+    case.world.empty()
+
+
 def test_rows_that_the_triggers_missed(case: Case) -> None:
     with closing(case.world.superuser()) as connection, connection.cursor() as cursor:
         cursor.execute("SET session_replication_role = replica")

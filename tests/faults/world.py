@@ -20,6 +20,7 @@ from app.db import Database
 from app.stack.programs import QUEUES
 from app.stack.secret_files import write_missing
 from tests.factories import history
+from tests.factories.otlp import Collector
 from tests.factories.processes import LocalProcess, is_alive, python, wait_until
 from tests.factories.proxy import Proxy
 from tests.factories.statements import Sql
@@ -76,6 +77,7 @@ class World:
         dispatchers: The dispatcher processes.
         workers: The worker nodes.
         beats: The beat processes.
+        collector: Of the processes' traces.
     """
 
     def __init__(self, broker_name: str, profile: Profile) -> None:
@@ -94,6 +96,7 @@ class World:
         self.redis_proxy = Proxy(self.redis.port)
         self.broker_proxy = self.redis_proxy if broker_name == "redis" else Proxy(self.broker.port)
         self.settings = self._settings(self.postgres.port, self.redis.port, self.broker.port)
+        self.collector = Collector()
         self._app: Database | None = None
         self._connection: extensions.connection | None = None
         self._connecting = threading.Lock()
@@ -124,6 +127,7 @@ class World:
             self.broker.start()
         for proxy in {self.database_proxy, self.redis_proxy, self.broker_proxy}:
             proxy.start()
+        self.collector.start()
         bootstrap(self.settings, self.postgres.superuser_dsn)
         migrate(self.settings)
         ensure_admin_key(self.settings)
@@ -141,6 +145,7 @@ class World:
         self.postgres.stop("immediate")
         for proxy in {self.database_proxy, self.redis_proxy, self.broker_proxy}:
             proxy.stop()
+        self.collector.stop()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def processes(self) -> list[LocalProcess]:
@@ -193,6 +198,8 @@ class World:
             **told,
             FOLDER_VARIABLE: str(self._folder / "switches"),
             ENCODER_VARIABLE: self.profile.encoder,
+            "OTEL_EXPORTER_OTLP_ENDPOINT": self.collector.endpoint,
+            "OTEL_BSP_SCHEDULE_DELAY": "100",
             "OMP_NUM_THREADS": "1",
             "TOKENIZERS_PARALLELISM": "false",
             "HF_HUB_OFFLINE": "1",
@@ -297,17 +304,27 @@ class World:
         self.close_connections()
         self.postgres.stop("immediate")
         self.postgres.start()
+        self.empty()
+        self.sql("TRUNCATE memory_system.workers")
+        self.make_whole()
+
+    def empty(self) -> None:
+        """Forget every episode, its work and its events."""
         self.sql(
             "TRUNCATE nexus_memory.zep_episodic_memory, nexus_memory.episode_chunks, memory_system.embeddings_queue,"
-            " memory_system.workers, memory_system.ledger, test_mode.queue_history"
+            " memory_system.ledger, test_mode.queue_history"
         )
-        self.make_whole()
 
     def restart_postgres(self, how: ShutDown) -> None:
         """Restart PostgreSQL and return once it takes connections."""
         self.close_connections()
         self.postgres.stop(how)
         self.postgres.start()
+
+    def working_pids(self) -> set[int]:
+        """Return the process ids of the pool children that live."""
+        children = (node.child() for node in self.workers)
+        return {child.pid for child in children if child is not None}
 
     def kill_child(self, node: WorkerNode) -> bool:
         """Kill a worker's pool child and return whether there was one."""

@@ -1,0 +1,104 @@
+"""Traces: what a request began is followed through its queue rows to the first attempt at each vector. Nothing is kept without OTLP."""
+
+import threading
+from collections.abc import Iterable, Mapping
+
+from opentelemetry.context import Context
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.trace import Link, NoOpTracer, Span, SpanKind, Tracer, get_current_span, set_span_in_context
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from app.config import Settings
+
+Value = str | int
+Attributes = Mapping[str, Value]
+
+_PROPAGATOR = TraceContextTextMapPropagator()
+_STOP_SECONDS = 3.0
+
+# A tracer of no provider makes spans that only carry their parent's identity on, at the cost of a small object.
+_tracer: Tracer = NoOpTracer()
+_provider: TracerProvider | None = None
+
+
+def configure(settings: Settings, process: str) -> None:
+    """Export this process's spans to the settings' OTLP endpoint; without one, do nothing. Call it after the last fork.
+
+    Args:
+        settings: Where to.
+        process: What the process is, as in its logs.
+    """
+    if not settings.otel_exporter_otlp_endpoint:
+        return
+    # Takes a third of a second, and most installations do not need it.
+    from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+
+    exporter = OTLPSpanExporter(endpoint=settings.otel_exporter_otlp_endpoint.rstrip("/") + "/v1/traces", timeout=5)
+    install(BatchSpanProcessor(exporter), process)
+
+
+def install(processor: SpanProcessor, process: str) -> None:
+    """Give this process's spans to a processor from now on, and to no other."""
+    global _tracer, _provider
+    stop()
+    _provider = TracerProvider(resource=Resource.create({"service.name": f"nexus-{process}", "service.namespace": "nexus-cerebro"}))
+    _provider.add_span_processor(processor)
+    _tracer = _provider.get_tracer("nexus-cerebro")
+
+
+def stop() -> None:
+    """Send what is left and stop tracing; a collector that is silent is not waited for longer than three seconds."""
+    global _tracer, _provider
+    provider, _provider, _tracer = _provider, None, NoOpTracer()
+    if provider is not None:
+        last = threading.Thread(target=provider.shutdown, name="last spans", daemon=True)
+        last.start()
+        last.join(_STOP_SECONDS)
+
+
+def _context_of(traceparent: str | None) -> Context:
+    """Return the context that a traceparent names; an empty one for None or what is not well formed."""
+    return _PROPAGATOR.extract({"traceparent": traceparent} if traceparent else {}, Context())
+
+
+def traceparent_of(span: Span) -> str | None:
+    """Return the W3C form of a span's identity; None when it has none, because nothing is traced."""
+    carrier: dict[str, str] = {}
+    _PROPAGATOR.inject(carrier, set_span_in_context(span, Context()))
+    return carrier.get("traceparent")
+
+
+def begin_request(method: str, traceparent: str | None) -> Span:
+    """Begin the span of a request, under its caller's if that sent one; whoever begins it ends it."""
+    return _tracer.start_span(method, _context_of(traceparent), SpanKind.SERVER, {"http.request.method": method})
+
+
+def begin_batch(attributes: Attributes) -> Span:
+    """Begin the span of a batch of rows, a trace of its own; whoever begins it ends it."""
+    return _tracer.start_span("embed batch", Context(), SpanKind.CONSUMER, dict(attributes))
+
+
+def begin_attempt(traceparent: str, attempt: int, batch: Span, attributes: Attributes) -> Span:
+    """Begin the span of an attempt at one row; whoever begins it ends it.
+
+    The first attempt continues the trace of what made the row. A later one may come hours after, so it begins a trace of its own
+    that links to it. Both link to their batch.
+
+    Args:
+        traceparent: What made the row.
+        attempt: Counts from 1.
+        batch: The batch that the row is worked on in.
+        attributes: Never content.
+
+    Source: ADR 13.
+    """
+    origin = _context_of(traceparent)
+    links = _links([batch] if attempt == 1 else [get_current_span(origin), batch])
+    parent = origin if attempt == 1 else Context()
+    return _tracer.start_span("embed episode", parent, SpanKind.CONSUMER, {**attributes, "nexus.attempt": attempt}, links)
+
+
+def _links(spans: Iterable[Span]) -> list[Link]:
+    return [Link(span.get_span_context()) for span in spans if span.get_span_context().is_valid]
