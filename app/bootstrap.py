@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from sqlalchemy.exc import DBAPIError
 
 from app.cache.lists import ListCache
-from app.config import Settings
+from app.config import Role, Settings
 from app.db import Database
 from app.embedding import repository as embedding_repository
 from app.embedding.encoder import Encoder, load_encoder
@@ -113,15 +113,19 @@ def build_queue_service(settings: Settings) -> QueueService:
     return QueueService(_queue_database(settings, "nexus queue"), settings)
 
 
-def check_model(settings: Settings) -> None:
+def check_model(settings: Settings, role: Role) -> None:
     """Look whether this machine has the model that the database expects, without loading it.
 
-    Where the database cannot say so now, nothing is found wrong: a pool child asks again before it works.
+    Where the database cannot say so now, nothing is found wrong: whoever loads the model asks again.
+
+    Args:
+        settings: All settings.
+        role: The process's own.
 
     Raises:
-        ConfigurationError: EMBEDDING_MODEL is another model, or the expected one is not on this machine.
+        ConfigurationError: EMBEDDING_MODEL is another model, or the expected one is not on this machine, or a secret is missing.
     """
-    database = _queue_database(settings, "nexus worker")
+    database = Database(settings, role, "nexus start")
     try:
         with database.transaction() as connection:
             models = embedding_repository.models_in_use(connection)

@@ -92,7 +92,7 @@ def _refuse_what_waiting_cannot_mend(**_: Any) -> None:
     try:
         for name in ("pg_worker_password", "redis_password"):
             settings.secret(name)
-        check_model(settings)
+        check_model(settings, "nexus_worker")
     except ConfigurationError as error:
         _log.critical("worker_refuses_to_start", code=error.code, error=error.message, action="mend what it names, then start it again")
         # Celery swallows any exception of a signal's receiver but this.
