@@ -23,6 +23,10 @@ from tests.factories.workshop import Workshop
 for _name in Settings.model_fields:
     os.environ.pop(_name.upper(), None)
 
+# A shell that starts pytest in the background has it ignore interrupts, and what pytest starts would inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
 
 @pytest.fixture(scope="session")
 def servers() -> Iterator[TestServers]:
