@@ -197,7 +197,7 @@ def test_million_rows_of_one_statement_hold_up_nobody(case: Case) -> None:
     states = dict(case.sql("SELECT state, count(*) FROM memory_system.embeddings_queue WHERE agent_id = %s GROUP BY state", bulk))
     assert sum(states.values()) == rows
     assert states["pending"] > rows / 2
-    assert states["processing"] <= 2 * case.world.settings.batch_rows * len(case.world.workers)
+    assert states.get("processing", 0) <= 2 * case.world.settings.batch_rows * len(case.world.workers)
     case.outcome.case += f" ({rows} rows)"
     case.world.empty()
 
