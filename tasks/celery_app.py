@@ -51,6 +51,7 @@ def make_celery(settings: Settings) -> Celery:
 
 def _redis(settings: Settings) -> dict[str, object]:
     return {
+        "broker_transport": "tasks.redis_transport:Transport",
         "broker_transport_options": {
             "visibility_timeout": settings.redis_visibility_timeout_seconds,
             "unacked_restore_interval": 10,

@@ -257,6 +257,26 @@ def test_malformed_messages_are_discarded_and_hold_nobody_up(case: Case, celery_
     case.settle()
 
 
+@pytest.mark.short
+def test_elements_of_a_redis_list_that_are_no_messages_are_discarded(case: Case) -> None:
+    """What somebody with the broker's password may push into its lists: kombu's reader ends at it, worker after worker."""
+    workers = [node.process.pid for node in case.world.workers]
+    properties = {"delivery_mode": 2, "delivery_info": {"exchange": "", "routing_key": "embed.hi"}, "priority": 0, "delivery_tag": "t"}
+    junk: list[object] = [None, 5, "text", [], {}, {"body": "%", "properties": {}}, {"properties": properties}]
+    junk += [{"body": "%%%", "properties": properties | {"body_encoding": "base64"}}, {"body": "e30=", "properties": [], "headers": 5}]
+    raw: list[bytes] = [b"", b"\xff\x00", b"{", b"[" * 100_000, *(json.dumps(each).encode() for each in junk)]
+    case.floods_broker = True
+    for queue in ("embed.hi", "embed.bulk", "embed.solo", "upkeep"):
+        case.world.redis.admin.lpush(queue, *raw)
+    case.write(100, importance=0.9)
+    with case.fault():
+        case.wait_done(100)
+        wait_until(lambda: not case.world.redis.admin.llen("embed.solo"), 60, "junk is left in a list")
+    assert [node.process.pid for node in case.world.workers] == workers
+    assert all(node.process.is_running for node in case.world.workers)
+    case.settle()
+
+
 def _wait_taken(case: Case, left: int) -> None:
     """Return once the workers have dealt with all messages but those that an earlier case left, which Redis keeps for five minutes."""
     wait_until(lambda: case.world.broker.depth() <= left, 120, lambda: f"{case.world.broker.depth()} messages wait, {left} did before")

@@ -1,0 +1,70 @@
+"""A worker's credit outlives an acknowledgement that never arrived."""
+
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import kombu
+import pytest
+from redis.exceptions import TimeoutError as RedisTimeout
+from sqlalchemy import make_url
+
+from app.config import Settings
+from tests.factories.processes import wait_until
+from tests.factories.proxy import Proxy
+
+_kombu: Any = kombu  # It has no types.
+
+OURS, KOMBUS = "tasks.redis_transport:Transport", "redis"
+
+
+@pytest.fixture
+def proxy(database_settings: Settings) -> Iterator[Proxy]:
+    """Between kombu and the broker."""
+    port = make_url(database_settings.broker_dsn).port
+    assert port is not None
+    proxy = Proxy(port)
+    proxy.start()
+    yield proxy
+    proxy.stop()
+
+
+def second_message_is_taken(transport: str, proxy: Proxy, settings: Settings) -> bool:
+    """Take one message at a time, lose the acknowledgement of the first in a black hole, and return whether the second comes after it."""
+    url = make_url(settings.broker_dsn).set(port=proxy.port).render_as_string(hide_password=False)
+    options = {"socket_timeout": 1, "socket_connect_timeout": 1}
+    taken: list[Any] = []
+    with _kombu.Connection(url, transport=transport, transport_options=options) as connection:
+        channel = connection.channel()
+        queue = _kombu.Queue("credit")
+        producer = _kombu.Producer(channel)
+        for number in (1, 2):
+            producer.publish({"number": number}, routing_key=queue.name, declare=[queue])
+        consumer = _kombu.Consumer(channel, [queue(channel)], callbacks=[lambda _, message: taken.append(message)], prefetch_count=1)
+        consumer.consume()
+
+        def look() -> bool:
+            with suppress(OSError):
+                connection.drain_events(timeout=0.2)
+            return bool(taken)
+
+        wait_until(look, 10, "the first message does not come")
+        first = taken.pop()
+        proxy.black_hole()
+        with pytest.raises(RedisTimeout):
+            first.ack()
+        proxy.pass_on()
+        try:
+            wait_until(look, 4, "the second message does not come")
+        except AssertionError:
+            return False
+        taken.pop().ack()
+        return True
+
+
+def test_worker_takes_the_next_message_though_an_acknowledgement_was_lost(proxy: Proxy, database_settings: Settings) -> None:
+    assert second_message_is_taken(OURS, proxy, database_settings)
+
+
+def test_mutant_kombus_own_transport_stays_deaf(proxy: Proxy, database_settings: Settings) -> None:
+    assert not second_message_is_taken(KOMBUS, proxy, database_settings)
