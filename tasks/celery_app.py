@@ -46,6 +46,7 @@ def make_celery(settings: Settings) -> Celery:
         enable_utc=True,
         **(_rabbitmq(settings) if settings.broker_is_rabbitmq else _redis(settings)),
     )
+    application.steps["worker"].add("tasks.pool_watch:PoolWatch")
     return application
 
 

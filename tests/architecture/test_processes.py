@@ -25,6 +25,7 @@ app.loader.import_default_modules()
 print(json.dumps({
     "tasks": {name: list(inspect.signature(task.run).parameters) for name, task in app.tasks.items() if not name.startswith("celery.")},
     "scheduled": sorted(entry["task"] for entry in app.conf.beat_schedule.values()),
+    "steps": sorted(str(step) for step in app.steps["worker"]),
     "conf": {name: app.conf[name] for name in (
         "accept_content", "task_serializer", "task_acks_late", "task_reject_on_worker_lost", "worker_prefetch_multiplier",
         "task_soft_time_limit", "result_backend", "task_ignore_result", "worker_proc_alive_timeout", "task_default_queue")},
@@ -42,6 +43,10 @@ def celery(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     assert done.returncode == 0, done.stderr
     found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
     return found
+
+
+def test_worker_has_the_step_that_notices_dead_children(celery: dict[str, Any]) -> None:
+    assert celery["steps"] == ["tasks.pool_watch:PoolWatch"]
 
 
 def test_every_scheduled_task_is_registered_and_takes_what_it_is_sent(celery: dict[str, Any]) -> None:
