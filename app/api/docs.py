@@ -47,6 +47,7 @@ _IDEMPOTENCY_HEADER = {
     "description": "The same as idempotency_key in the body.",
     "schema": {"type": "string", "minLength": 1, "maxLength": 256},
 }
+_ONE_EPISODE = {"episodes.get_episode", "episodes.change_episode", "episodes.delete_episode", "episodes.get_context"}
 _NO_AGENT = {"operations.get_health", "operations.get_metrics", "integrity.get_identity"}
 
 
@@ -67,8 +68,10 @@ def _complete(operation: dict[str, Any], endpoint: str) -> None:
         operation["parameters"].append(_IDEMPOTENCY_HEADER)
     if endpoint.startswith("episodes.store"):
         refusals |= {"409": "The idempotency key was used with another body", "410": "It was stored before and deleted"}
-    if endpoint == "episodes.get_episode":
+    if endpoint in _ONE_EPISODE:
         refusals |= {"404": "No such episode", "410": "It was deleted"}
+    if endpoint == "episodes.change_episode":
+        refusals |= {"409": "It has another version than expected_version"}
     if policy is not Access.OPEN:
         answers["422"] = {"description": "Invalid input", "content": {PROBLEM_TYPE: _PROBLEM}}
     else:

@@ -1,11 +1,13 @@
-"""Routes that store and read episodes."""
+"""Routes that store, read, change and delete episodes."""
 
+from datetime import datetime
 from typing import Any
 
 from flask import Response, g, request
 from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
 
+from app.api import pagination
 from app.api.answers import json_answer
 from app.api.authentication import require_agent
 from app.api.new_episodes import idempotency_key, to_new_episode
@@ -20,8 +22,17 @@ from app.api.schemas.episodes import (
     RecentAnswer,
     RecentQuery,
 )
+from app.api.schemas.stored_episodes import (
+    ContextAnswer,
+    ContextQuery,
+    EpisodeChanges,
+    ListAnswer,
+    ListQuery,
+    ProjectsAnswer,
+    TombstoneAnswer,
+)
 from app.api.services import services
-from app.episodes.models import EpisodeView, Receipt
+from app.episodes.models import EpisodeFilters, EpisodeView, Position, Receipt
 from app.errors import InvalidRequest
 from app.observability.tracing import traceparent_of
 
@@ -112,3 +123,66 @@ def get_episode(path: EpisodePath, query: AgentQuery) -> Response:
     """Show one episode and where its embedding stands."""
     agent_id = require_agent(query.agent_id)
     return json_answer(_episode(services().episodes.get(agent_id, path.episode_id)))
+
+
+@blueprint.patch("/memory/episodic/<episode_id>", responses={200: ReceiptAnswer})
+def change_episode(path: EpisodePath, body: EpisodeChanges) -> Response:
+    """Change an episode.
+
+    Answers with the receipt of what is stored now. New content is a new version, whose receipt supersedes the one before.
+    """
+    agent_id = require_agent(body.agent_id)
+    receipt = services().episodes.change(agent_id, path.episode_id, body.changes(), body.expected_version, traceparent_of(g.span))
+    return json_answer(_receipt(receipt))
+
+
+@blueprint.delete("/memory/episodic/<episode_id>", responses={200: TombstoneAnswer})
+def delete_episode(path: EpisodePath, query: AgentQuery) -> Response:
+    """Delete an episode from every store; answers with its tombstone."""
+    agent_id = require_agent(query.agent_id)
+    return json_answer(services().episodes.delete(agent_id, path.episode_id))
+
+
+@blueprint.get("/memory/episodic/<episode_id>/context", responses={200: ContextAnswer})
+def get_context(path: EpisodePath, query: ContextQuery) -> Response:
+    """Show the turns around an episode in its session."""
+    agent_id = require_agent(query.agent_id)
+    context = services().episodes.context(agent_id, path.episode_id, query.before, query.after)
+    return json_answer(
+        {
+            "before": [_episode(view) for view in context.before],
+            "episode": _episode(context.episode),
+            "after": [_episode(view) for view in context.after],
+        }
+    )
+
+
+def _position(cursor: str, listed: Any) -> Position:
+    match pagination.decode(cursor, listed):
+        case [str(moment), int(seq)] if 0 < seq < 2**63:
+            try:
+                return Position(datetime.fromisoformat(moment), seq)
+            except ValueError:
+                pass
+    raise pagination.refuse_position()
+
+
+@blueprint.get("/memory/episodic", responses={200: ListAnswer})
+def list_episodes(query: ListQuery) -> Response:
+    """List the agent's episodes page by page, narrowed by filters."""
+    agent_id = require_agent(query.agent_id)
+    filters = EpisodeFilters(
+        **query.model_dump(exclude={"limit", "cursor", "order", "agent_id"}, exclude_none=True),
+    )
+    listed = [filters.present(), query.order]
+    after = None if query.cursor is None else _position(query.cursor, listed)
+    views, following = services().episodes.list_page(agent_id, filters, query.limit, newest_first=query.order == "newest", after=after)
+    cursor = None if following is None else pagination.encode(listed, [following.occurred_at, following.seq])
+    return json_answer({"items": [_episode(view) for view in views], "next_cursor": cursor})
+
+
+@blueprint.get("/projects", responses={200: ProjectsAnswer})
+def list_projects(query: AgentQuery) -> Response:
+    """List the agent's projects; one is made when an episode names it."""
+    agent_id = require_agent(query.agent_id)
+    return json_answer({"items": services().episodes.projects(agent_id)})

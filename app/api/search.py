@@ -8,16 +8,17 @@ from app.api.answers import json_answer
 from app.api.authentication import require_agent
 from app.api.schemas.search import FiltersBody, SearchBody, SearchResultsAnswer
 from app.api.services import services
+from app.episodes.models import EpisodeFilters
 from app.errors import InvalidRequest
-from app.search.query import SearchFilters, SearchQuery
+from app.search.query import SearchQuery
 
 blueprint = APIBlueprint("search", __name__, abp_tags=[Tag(name="memory")])
 
 
-def _filters(filters: FiltersBody, project: str | None) -> SearchFilters:
+def _filters(filters: FiltersBody, project: str | None) -> EpisodeFilters:
     if project is not None and filters.project not in (None, project):
         raise InvalidRequest("project and filters.project differ; send one")
-    return SearchFilters(
+    return EpisodeFilters(
         tags_any=None if filters.tags_any is None else tuple(filters.tags_any),
         tags_all=None if filters.tags_all is None else tuple(filters.tags_all),
         session_id=filters.session_id,

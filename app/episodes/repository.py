@@ -1,14 +1,14 @@
 """All SQL on episodes, projects and the receipts that the ledger keeps of them."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
 import orjson
 from sqlalchemy import Connection, text
 
-from app.episodes.models import EpisodeView, NewEpisode, Receipt
+from app.episodes.models import EpisodeFilters, EpisodeView, NewEpisode, Position, Project, Receipt, Tombstone
 
 # One statement for one episode and for a thousand. The ids are the caller's, so that each receipt finds its item again;
 # ORDER BY makes seq follow the order of the items.
@@ -76,12 +76,70 @@ _VIEW = """
 """
 _GET = text(_VIEW + " AND e.episode_id = :episode_id")
 _MANY = text(_VIEW + " AND e.episode_id = ANY (CAST(:episode_ids AS uuid[]))")
-_RECENT = text(
-    _VIEW
-    + """
-    AND (CAST(:session_id AS text) IS NULL OR e.session_id = :session_id)
-    AND e.tags @> CAST(:tags AS text[])
-    ORDER BY e."timestamp" DESC, e.seq DESC LIMIT :limit
+_LISTED = text(
+    f"""
+    SELECT v.* FROM nexus_memory.list_episodes(CAST(:filters AS jsonb), :newest_first, :after_at, :after_seq, :most)
+        WITH ORDINALITY AS l (episode_id, position)
+    JOIN LATERAL ({_VIEW} AND e.episode_id = l.episode_id) v ON true
+    ORDER BY l.position
+    """
+)
+
+# The operators compare without leaking, so row security lets them use ix_zep_episodic_memory_session.
+_AROUND = text(
+    f"""
+    WITH middle AS (
+        SELECT e.session_id, e."timestamp", e.seq FROM nexus_memory.zep_episodic_memory e
+        WHERE e.agent_id = :agent_id AND e.episode_id = :episode_id
+    ), turns AS (
+        (SELECT e.episode_id, true AS is_before, e."timestamp", e.seq FROM middle m JOIN nexus_memory.zep_episodic_memory e
+            ON e.session_id = m.session_id AND (e."timestamp", e.seq) < (m."timestamp", m.seq)
+         WHERE e.agent_id = :agent_id ORDER BY e."timestamp" DESC, e.seq DESC LIMIT :before)
+        UNION ALL
+        (SELECT e.episode_id, false, e."timestamp", e.seq FROM middle m JOIN nexus_memory.zep_episodic_memory e
+            ON e.session_id = m.session_id AND (e."timestamp", e.seq) > (m."timestamp", m.seq)
+         WHERE e.agent_id = :agent_id ORDER BY e."timestamp", e.seq LIMIT :after)
+    )
+    SELECT t.is_before, v.* FROM turns t JOIN LATERAL ({_VIEW} AND e.episode_id = t.episode_id) v ON true ORDER BY t."timestamp", t.seq
+    """
+)
+
+# What `changes` does not name stays; a JSON null clears. The triggers give new content its version and nonce.
+_CHANGE = text(
+    """
+    UPDATE nexus_memory.zep_episodic_memory e
+    SET content = CASE WHEN c.o ? 'content' THEN c.o ->> 'content' ELSE e.content END,
+        actor = CASE WHEN c.o ? 'actor' THEN c.o ->> 'actor' ELSE e.actor END,
+        action_type = CASE WHEN c.o ? 'action_type' THEN c.o ->> 'action_type' ELSE e.action_type END,
+        session_id = CASE WHEN c.o ? 'session_id' THEN c.o ->> 'session_id' ELSE e.session_id END,
+        language = CASE WHEN c.o ? 'language' THEN c.o ->> 'language' ELSE e.language END,
+        tags = CASE WHEN c.o ? 'tags' THEN ARRAY(SELECT jsonb_array_elements_text(c.o -> 'tags')) ELSE e.tags END,
+        metadata = CASE WHEN c.o ? 'metadata' THEN c.o -> 'metadata' ELSE e.metadata END,
+        action_details = CASE WHEN c.o ? 'action_details' THEN nullif(c.o -> 'action_details', 'null') ELSE e.action_details END,
+        context_state = CASE WHEN c.o ? 'context_state' THEN nullif(c.o -> 'context_state', 'null') ELSE e.context_state END,
+        project_id = CASE WHEN c.o ? 'project_id' THEN (c.o ->> 'project_id')::uuid ELSE e.project_id END,
+        importance_score = CASE WHEN c.o ? 'importance_score' THEN (c.o ->> 'importance_score')::double precision
+                                ELSE e.importance_score END,
+        "timestamp" = CASE WHEN c.o ? 'occurred_at' THEN (c.o ->> 'occurred_at')::timestamptz ELSE e."timestamp" END,
+        updated_at = now()
+    FROM (SELECT CAST(:changes AS jsonb) AS o) c
+    WHERE e.agent_id = :agent_id AND e.episode_id = :episode_id
+      AND (CAST(:expected_version AS integer) IS NULL OR e.version = CAST(:expected_version AS integer))
+    RETURNING e.episode_id, e.seq, e.version, encode(e.content_sha256, 'hex') AS content_sha256, e.receipt_nonce, e.created_at
+    """
+)
+_RECORD_EDIT = text("SELECT memory_system.record_edit(:episode_id)")
+_STATE = text(
+    "SELECT coalesce((SELECT state FROM memory_system.embeddings_queue WHERE agent_id = :agent_id AND target_kind = 'episodic'"
+    " AND target_id = :episode_id AND model_id = (SELECT m.model_id FROM memory_system.embedding_models m WHERE m.is_active)), 'missing')"
+)
+_DELETE = text("SELECT episode_id, seq, version, encode(leaf, 'hex') AS leaf, deleted_at FROM memory_system.delete_episode(:episode_id)")
+_PROJECTS = text(
+    """
+    SELECT p.project_id, p.name, p.created_at, count(e.episode_id) AS episode_count
+    FROM nexus_memory.projects p
+    LEFT JOIN nexus_memory.zep_episodic_memory e ON e.agent_id = p.agent_id AND e.project_id = p.project_id
+    WHERE p.agent_id = :agent_id GROUP BY p.project_id ORDER BY p.name
     """
 )
 _WAS_DELETED = text(
@@ -198,10 +256,86 @@ def was_deleted(connection: Connection, agent_id: str, episode_id: UUID) -> bool
     return connection.execute(_WAS_DELETED, {"agent_id": agent_id, "episode_id": episode_id}).first() is not None
 
 
-def recent(connection: Connection, agent_id: str, limit: int, session_id: str | None, tags: Sequence[str]) -> list[EpisodeView]:
-    """Return the agent's latest episodes that have every tag, by occurred_at then seq, latest first; empty when there is none."""
-    rows = connection.execute(_RECENT, {"agent_id": agent_id, "limit": limit, "session_id": session_id, "tags": list(tags)})
+def list_page(
+    connection: Connection, agent_id: str, filters: EpisodeFilters, most: int, *, newest_first: bool = True, after: Position | None = None
+) -> list[EpisodeView]:
+    """Return the agent's episodes that pass the filters, by occurred_at then seq; empty when there is none.
+
+    Args:
+        connection: In a transaction of the agent.
+        agent_id: Whose.
+        filters: What they have in common.
+        most: How many at most.
+        newest_first: The order.
+        after: Where to go on; None begins at the start.
+    """
+    rows = connection.execute(
+        _LISTED,
+        {
+            "agent_id": agent_id,
+            "filters": orjson.dumps(filters.present()).decode(),
+            "newest_first": newest_first,
+            "after_at": after.occurred_at if after else None,
+            "after_seq": after.seq if after else None,
+            "most": most,
+        },
+    )
     return [_view(row) for row in rows]
+
+
+def around(connection: Connection, agent_id: str, episode_id: UUID, before: int, after: int) -> tuple[list[EpisodeView], list[EpisodeView]]:
+    """Return the nearest turns of the episode's session (before it, after it), each in the order in which they happened.
+
+    Both are empty when the episode has no session, or the agent has no such episode.
+    """
+    rows = connection.execute(_AROUND, {"agent_id": agent_id, "episode_id": episode_id, "before": before, "after": after})
+    sides: tuple[list[EpisodeView], list[EpisodeView]] = ([], [])
+    for row in rows:
+        values = dict(row._mapping)
+        sides[0 if values.pop("is_before") else 1].append(EpisodeView(**values))
+    return sides
+
+
+def change(
+    connection: Connection, agent_id: str, episode_id: UUID, changes: Mapping[str, Any], expected_version: int | None
+) -> Receipt | None:
+    """Change an episode, note the edit in the ledger, and return the receipt of what is stored now.
+
+    Args:
+        connection: In a transaction of the agent.
+        agent_id: Whose.
+        episode_id: Which.
+        changes: Column names to JSON-ready values; None clears. `project_id` stands for the project.
+        expected_version: Change it only while this is its version; None changes any.
+
+    Returns:
+        None when the agent has no such episode of that version.
+    """
+    row = connection.execute(
+        _CHANGE,
+        {
+            "agent_id": agent_id,
+            "episode_id": episode_id,
+            "changes": orjson.dumps(changes).decode(),
+            "expected_version": expected_version,
+        },
+    ).one_or_none()
+    if row is None:
+        return None
+    connection.execute(_RECORD_EDIT, {"episode_id": episode_id})
+    state = connection.execute(_STATE, {"agent_id": agent_id, "episode_id": episode_id}).scalar_one()
+    return Receipt(row.episode_id, row.seq, row.version, agent_id, row.content_sha256, row.receipt_nonce.hex, row.created_at, state)
+
+
+def delete(connection: Connection, agent_id: str, episode_id: UUID) -> Tombstone | None:
+    """Delete an episode from every table and return its tombstone, or None when the agent has no such episode."""
+    row = connection.execute(_DELETE, {"episode_id": episode_id}).one_or_none()
+    return None if row is None else Tombstone(row.episode_id, row.seq, row.version, agent_id, row.leaf, row.deleted_at)
+
+
+def projects(connection: Connection, agent_id: str) -> list[Project]:
+    """Return the agent's projects by name; empty when it has none."""
+    return [Project(**row._mapping) for row in connection.execute(_PROJECTS, {"agent_id": agent_id})]
 
 
 def count_open(connection: Connection, agent_id: str) -> int:

@@ -1,7 +1,7 @@
 """Storing and reading episodes: PostgreSQL first, the cache after the commit."""
 
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import datetime
@@ -15,8 +15,8 @@ from app.cache import keys
 from app.cache.lists import ListCache
 from app.db import Database
 from app.episodes import repository
-from app.episodes.models import EpisodeView, NewEpisode, Receipt
-from app.errors import Gone, IdempotencyMismatch, InvalidRequest, NotFound
+from app.episodes.models import EpisodeContext, EpisodeFilters, EpisodeView, NewEpisode, Position, Project, Receipt, Tombstone
+from app.errors import Conflict, Gone, IdempotencyMismatch, InvalidRequest, NotFound
 
 
 class EpisodeService:
@@ -99,12 +99,108 @@ class EpisodeService:
             NotFound: The agent has no such episode.
         """
         with self._database.transaction(agent_id) as connection:
-            view = repository.get(connection, agent_id, episode_id)
-            if view is None and repository.was_deleted(connection, agent_id, episode_id):
-                raise Gone("the episode was deleted")
+            return self._get(connection, agent_id, episode_id)
+
+    @staticmethod
+    def _get(connection: Connection, agent_id: str, episode_id: UUID) -> EpisodeView:
+        view = repository.get(connection, agent_id, episode_id)
+        if view is None and repository.was_deleted(connection, agent_id, episode_id):
+            raise Gone("the episode was deleted")
         if view is None:
             raise NotFound("this agent has no such episode")
         return view
+
+    def context(self, agent_id: str, episode_id: UUID, before: int, after: int) -> EpisodeContext:
+        """Return an episode with its nearest turns in the session; it stands alone when it belongs to none.
+
+        Args:
+            agent_id: Whose.
+            episode_id: Which.
+            before: How many earlier turns at most.
+            after: How many later turns at most.
+
+        Raises:
+            Gone: The agent deleted it.
+            NotFound: The agent has no such episode.
+        """
+        with self._database.transaction(agent_id) as connection:
+            view = self._get(connection, agent_id, episode_id)
+            earlier, later = repository.around(connection, agent_id, episode_id, before, after)
+        return EpisodeContext(earlier, view, later)
+
+    def list_page(
+        self, agent_id: str, filters: EpisodeFilters, limit: int, *, newest_first: bool = True, after: Position | None = None
+    ) -> tuple[list[EpisodeView], Position | None]:
+        """Return one page of the agent's episodes, by occurred_at then seq, and where the next one begins; None after the last.
+
+        Episodes stored meanwhile appear where their time puts them: pages neither repeat nor leave out one that was there before.
+        """
+        with self._database.transaction(agent_id) as connection:
+            views = repository.list_page(connection, agent_id, filters, limit + 1, newest_first=newest_first, after=after)
+        if len(views) <= limit:
+            return views, None
+        last = views[limit - 1]
+        return views[:limit], Position(last.occurred_at, last.seq)
+
+    def change(
+        self,
+        agent_id: str,
+        episode_id: UUID,
+        changes: Mapping[str, Any],
+        expected_version: int | None = None,
+        traceparent: str | None = None,
+    ) -> Receipt:
+        """Change fields of an episode and return the receipt of what is stored now.
+
+        New content is a new version, and the receipt of the one before is superseded; new content or another actor is embedded anew.
+
+        Args:
+            agent_id: Whose.
+            episode_id: Which.
+            changes: Fields by name, JSON-ready; None clears. `project` is a name and made when missing.
+            expected_version: Change it only while this is its version.
+            traceparent: W3C trace context for the work that this makes.
+
+        Raises:
+            Conflict: It has another version.
+            Gone: The agent deleted it.
+            NotFound: The agent has no such episode.
+            InvalidRequest: PostgreSQL cannot represent a value.
+        """
+        columns = {name: value for name, value in changes.items() if name != "project"}
+        try:
+            with self._database.transaction(agent_id, traceparent) as connection:
+                if "project" in changes:
+                    name = changes["project"]
+                    columns["project_id"] = repository.ensure_projects(connection, agent_id, {name})[name] if name else None
+                receipt = repository.change(connection, agent_id, episode_id, columns, expected_version)
+                if receipt is None:
+                    version = self._get(connection, agent_id, episode_id).version
+                    raise Conflict(f"the episode has version {version} now; read it again and decide anew", version=version)
+        except DataError as error:
+            raise InvalidRequest("a value cannot be stored; look for NUL characters and numbers or dates out of range") from error
+        self._cache.invalidate([agent_id], ring=True)
+        return receipt
+
+    def delete(self, agent_id: str, episode_id: UUID) -> Tombstone:
+        """Delete an episode from every store and return its tombstone.
+
+        Raises:
+            Gone: It was deleted before.
+            NotFound: The agent has no such episode.
+        """
+        with self._database.transaction(agent_id) as connection:
+            tombstone = repository.delete(connection, agent_id, episode_id)
+            if tombstone is None:
+                self._get(connection, agent_id, episode_id)
+                raise NotFound("this agent has no such episode")
+        self._cache.invalidate([agent_id], ring=False)
+        return tombstone
+
+    def projects(self, agent_id: str) -> list[Project]:
+        """Return the agent's projects by name; empty when it has none."""
+        with self._database.transaction(agent_id) as connection:
+            return repository.projects(connection, agent_id)
 
     def recent(self, agent_id: str, limit: int, session_id: str | None = None, tags: Sequence[str] = ()) -> list[EpisodeView]:
         """Return the latest episodes, latest first, from Redis when it holds them as they are now."""
@@ -115,7 +211,8 @@ class EpisodeService:
             with suppress(KeyError, TypeError, ValueError):
                 return [_from_json(item) for item in cached]
         with self._database.transaction(agent_id) as connection:
-            views = repository.recent(connection, agent_id, limit, session_id, tags)
+            filters = EpisodeFilters(session_id=session_id, tags_all=tuple(tags) or None)
+            views = repository.list_page(connection, agent_id, filters, limit)
         if generation is not None:
             self._cache.store(key, generation, [asdict(view) for view in views])
         return views

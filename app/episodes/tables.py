@@ -84,6 +84,14 @@ episodes = Table(
 Index("ix_zep_episodic_memory_agent_id_timestamp", episodes.c.agent_id, episodes.c.timestamp.desc(), episodes.c.seq.desc())
 Index("ix_zep_episodic_memory_agent_id_seq", episodes.c.agent_id, episodes.c.seq)
 Index(
+    "ix_zep_episodic_memory_session",
+    episodes.c.agent_id,
+    episodes.c.session_id,
+    episodes.c.timestamp,
+    episodes.c.seq,
+    postgresql_where=episodes.c.session_id.isnot(None),
+)
+Index(
     "ix_zep_episodic_memory_agent_id_project_id",
     episodes.c.agent_id,
     episodes.c.project_id,

@@ -1,31 +1,13 @@
 """What is asked of a search, and what it answers."""
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 from uuid import UUID
 
+from app.episodes.models import EpisodeFilters
+
 SearchMode = Literal["hybrid", "vector", "keyword"]
-
-
-@dataclass(frozen=True, slots=True)
-class SearchFilters:
-    """Conditions that every result meets; None does not narrow. Times are [occurred_after, occurred_before)."""
-
-    tags_any: tuple[str, ...] | None = None
-    tags_all: tuple[str, ...] | None = None
-    session_id: str | None = None
-    actor: str | None = None
-    action_type: str | None = None
-    project: str | None = None
-    occurred_after: datetime | None = None
-    occurred_before: datetime | None = None
-    min_importance: float | None = None
-    metadata: dict[str, Any] | None = None
-
-    def present(self) -> dict[str, Any]:
-        """Return the conditions that narrow, as nexus_memory.episode_filter reads them."""
-        return {name: value for name, value in asdict(self).items() if value is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +19,7 @@ class SearchQuery:
     mode: SearchMode = "hybrid"
     min_score: float | None = None
     memory_types: tuple[str, ...] = ("episodic",)
-    filters: SearchFilters = field(default_factory=SearchFilters)
+    filters: EpisodeFilters = field(default_factory=EpisodeFilters)
     recency_weight: float = 0.0
     importance_weight: float = 0.0
 

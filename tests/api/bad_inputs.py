@@ -41,6 +41,10 @@ def _get(name: str, path: str, status: int = 422, code: str = "invalid_request",
     return BadInput(name, path, status, code, method="GET", field=field)
 
 
+def _patch(name: str, field: str | None = None, status: int = 422, code: str = "invalid_request", **body: Any) -> BadInput:
+    return BadInput(name, f"/memory/episodic/{ID}", status, code, json=body, method="PATCH", field=field)
+
+
 def _verify(name: str, field: str | None = None, **body: Any) -> BadInput:
     return BadInput(name, "/integrity/verify", 422, "invalid_request", json=body, field=field)
 
@@ -221,6 +225,33 @@ BAD_INPUTS = [
     _get("unknown id", f"/memory/episodic/{ID}", 404, "not_found"),
     _get("unknown route", "/memory/nothing", 404, "not_found"),
     _get("wrong method", "/memory/action", 405, "method_not_allowed"),
+    _get("list limit 0", "/memory/episodic?limit=0", field="limit"),
+    _get("list limit 101", "/memory/episodic?limit=101", field="limit"),
+    _get("list of unknown order", "/memory/episodic?order=random", field="order"),
+    _get("list cursor that is no base64", "/memory/episodic?cursor=%25%25", field="cursor"),
+    _get("list cursor that is no JSON", "/memory/episodic?cursor=AAAA", field="cursor"),
+    _get("list cursor of nothing", "/memory/episodic?cursor=", field="cursor"),
+    _get("list cursor that is a number", "/memory/episodic?cursor=MQ", field="cursor"),
+    _get("list metadata that is no JSON", "/memory/episodic?metadata=kind", field="metadata"),
+    _get("list metadata that is no object", "/memory/episodic?metadata=[1]", field="metadata"),
+    _get("list importance NaN", "/memory/episodic?min_importance=nan", field="min_importance"),
+    _get("list time that is a number", "/memory/episodic?occurred_after=5", field="occurred_after"),
+    _get("list unknown filter", "/memory/episodic?tag=a", field="tag"),
+    _get("context of a negative number", f"/memory/episodic/{ID}/context?before=-1", field="before"),
+    _get("context of too many", f"/memory/episodic/{ID}/context?after=101", field="after"),
+    _get("context of an unknown id", f"/memory/episodic/{ID}/context", 404, "not_found"),
+    _get("projects with a parameter", "/projects?name=a", field="name"),
+    _patch("change of nothing"),
+    _patch("change of the version alone", expected_version=1),
+    _patch("change to blank content", "content", content=" \n"),
+    _patch("change to no content", "content", content=None),
+    _patch("change to long content", "content", 413, "content_too_large", content="x" * 200_001),
+    _patch("change to no tags at all", "tags", tags=None),
+    _patch("change of the id", "episode_id", episode_id=ID),
+    _patch("change of the version", "version", version=2),
+    _patch("change with content in details", "action_details", action_details={"content": "x"}),
+    _patch("change of an unknown id", None, 404, "not_found", tags=[]),
+    BadInput("delete an unknown id", f"/memory/episodic/{ID}", 404, "not_found", method="DELETE"),
     _verify("neither receipts nor range"),
     _verify("receipts and range", receipts=[RECEIPT], first_seq=1, last_seq=2),
     _verify("half a range", first_seq=1),

@@ -51,6 +51,18 @@ class Caller:
         """Send a GET."""
         return self.client.get(path, headers=self._headers(headers))
 
+    def patch(self, path: str, json: Any, **headers: str) -> TestResponse:
+        """Send a PATCH."""
+        return self.client.patch(path, json=json, headers=self._headers(headers))
+
+    def put(self, path: str, json: Any, **headers: str) -> TestResponse:
+        """Send a PUT."""
+        return self.client.put(path, json=json, headers=self._headers(headers))
+
+    def delete(self, path: str, **headers: str) -> TestResponse:
+        """Send a DELETE."""
+        return self.client.delete(path, headers=self._headers(headers))
+
     def _headers(self, headers: dict[str, str]) -> dict[str, str]:
         return {"X-API-Key": self.key} | {name.replace("_", "-"): value for name, value in headers.items()}
 

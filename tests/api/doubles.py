@@ -9,7 +9,7 @@ from uuid import UUID, uuid4
 
 from app.bootstrap import Services
 from app.config import Settings
-from app.episodes.models import EpisodeView, NewEpisode, Receipt
+from app.episodes.models import EpisodeFilters, EpisodeView, NewEpisode, Project, Receipt
 from app.errors import DatabaseUnavailable, NotFound, Unauthenticated
 from app.identity.models import KeyRole, Principal
 from app.integrity.service import AccountingIdentity, ReceiptClaim, Verdict
@@ -69,6 +69,19 @@ class Episodes:
     def recent(self, agent_id: str, limit: int, session_id: str | None, tags: Sequence[str]) -> list[EpisodeView]:
         """Return nothing."""
         return []
+
+    def list_page(self, agent_id: str, filters: EpisodeFilters, limit: int, **order: Any) -> tuple[list[EpisodeView], None]:
+        """Return nothing."""
+        return [], None
+
+    def projects(self, agent_id: str) -> list[Project]:
+        """Return nothing."""
+        return []
+
+    def _find_nothing(self, *_: Any, **__: Any) -> Any:
+        raise NotFound("there is no such episode")
+
+    change = delete = context = _find_nothing
 
 
 @dataclass

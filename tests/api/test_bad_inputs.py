@@ -15,7 +15,7 @@ from tests.api.doubles import Doubles
 def test_bad_input_is_refused_with_status_code_and_field(case: BadInput, layer: FlaskClient, doubles: Doubles) -> None:
     key = "nxs_admin_key" if case.code == "agent_mismatch" else "nxs_agent_alice"
     headers = {"X-API-Key": key, **dict(case.headers)}
-    if case.method == "POST":
+    if case.method in ("POST", "PATCH", "PUT"):
         headers["Content-Type"] = case.content_type
     data = orjson.dumps(case.json) if case.data is None and case.json is not None else case.data
     answer = layer.open(case.path, method=case.method, data=data, headers=headers)

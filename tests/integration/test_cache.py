@@ -14,7 +14,7 @@ from app.config import Settings
 from app.episodes import repository as episode_repository
 from app.redis_client import BestEffortRedis
 from tests.factories.encoder import FakeEncoder
-from tests.factories.episodes import delete, new_episode
+from tests.factories.episodes import new_episode
 from tests.factories.servers import TestServers
 from tests.factories.workshop import Workshop
 
@@ -24,13 +24,13 @@ class Counter:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.count = 0
-        recent = episode_repository.recent
+        list_page = episode_repository.list_page
 
         def counted(*arguments: Any) -> Any:
             self.count += 1
-            return recent(*arguments)
+            return list_page(*arguments)
 
-        monkeypatch.setattr(episode_repository, "recent", counted)
+        monkeypatch.setattr(episode_repository, "list_page", counted)
 
 
 @pytest.fixture
@@ -163,21 +163,20 @@ def refill_after_delete(services: Services, monkeypatch: pytest.MonkeyPatch) -> 
     """A reader loads the list; the episode is deleted; then the reader stores what it loaded."""
     secret = services.episodes.store("alice", new_episode("to be forgotten")).episode_id
     loaded, deleted = threading.Event(), threading.Event()
-    recent = episode_repository.recent
+    list_page = episode_repository.list_page
 
-    def slow_recent(*arguments: Any) -> Any:
-        views = recent(*arguments)
-        monkeypatch.setattr(episode_repository, "recent", recent)
+    def slow_list(*arguments: Any) -> Any:
+        views = list_page(*arguments)
+        monkeypatch.setattr(episode_repository, "list_page", list_page)
         loaded.set()
         assert deleted.wait(10)
         return views
 
-    monkeypatch.setattr(episode_repository, "recent", slow_recent)
+    monkeypatch.setattr(episode_repository, "list_page", slow_list)
     reader = threading.Thread(target=contents, args=(services,))
     reader.start()
     assert loaded.wait(10)
-    delete(services.database, "alice", secret)
-    services.episodes._cache.invalidate(["alice"], ring=False)
+    services.episodes.delete("alice", secret)
     deleted.set()
     reader.join()
     assert contents(services) == [], "a deleted episode came back"

@@ -14,8 +14,9 @@ import app.db
 from app.bootstrap import Services
 from app.config import Role, Settings
 from app.db import Database
+from app.episodes.models import EpisodeFilters
 from app.errors import NotFound
-from app.search.query import SearchFilters, SearchQuery
+from app.search.query import SearchQuery
 from tests.factories.episodes import delete, new_episode
 from tests.factories.servers import TestServers
 from tests.factories.statements import Sql
@@ -270,7 +271,7 @@ def test_forged_ids_reach_nothing_of_another_agent(services: Services, workshop:
     for mode in ("hybrid", "vector", "keyword"):
         hits = services.search.search("alice", SearchQuery("the safe combination", mode=mode)).results
         assert {hit.agent_id for hit in hits} <= {"alice"}
-    filtered = SearchQuery("safe", filters=SearchFilters(project="vault"))
+    filtered = SearchQuery("safe", filters=EpisodeFilters(project="vault"))
     assert services.search.search("alice", filtered).results == []
     assert services.episodes.recent("alice", 10)[0].agent_id == "alice"
     assert sql.one("SELECT count(*) FROM nexus_memory.zep_episodic_memory WHERE agent_id = 'bob'") == 1

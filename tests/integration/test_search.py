@@ -10,10 +10,10 @@ from sqlalchemy import text
 
 from app.bootstrap import Services
 from app.embedding.models import EmbeddingModel
-from app.episodes.models import NewEpisode
+from app.episodes.models import EpisodeFilters, NewEpisode
 from app.errors import EncoderUnavailable, InvalidRequest
 from app.search.encoding import QueryEncoder
-from app.search.query import SearchFilters, SearchHit, SearchMode, SearchQuery
+from app.search.query import SearchHit, SearchMode, SearchQuery
 from app.search.service import SearchService
 from tests.factories.episodes import edit, new_episode
 from tests.factories.statements import Sql
@@ -120,33 +120,33 @@ def test_actor_is_among_the_words(services: Services, store: Callable[..., list[
     assert find(services, "what did marguerite say", mode="vector")[0].episode_id == episode_id
 
 
-FILTERED: dict[str, tuple[SearchFilters, set[str]]] = {
-    "tags_any": (SearchFilters(tags_any=("red", "none")), {"a", "b"}),
-    "tags_all": (SearchFilters(tags_all=("red", "big")), {"a"}),
-    "tags_both": (SearchFilters(tags_any=("blue", "red"), tags_all=("big",)), {"a", "c"}),
-    "session_id": (SearchFilters(session_id="s1"), {"a", "c"}),
-    "actor": (SearchFilters(actor="carol"), {"b"}),
-    "action_type": (SearchFilters(action_type="deploy"), {"c"}),
-    "project": (SearchFilters(project="apollo"), {"a"}),
-    "unknown project": (SearchFilters(project="gemini"), set()),
-    "occurred_after": (SearchFilters(occurred_after=DAY + timedelta(days=1)), {"b", "c"}),
-    "occurred_before": (SearchFilters(occurred_before=DAY + timedelta(days=1)), {"a"}),
+FILTERED: dict[str, tuple[EpisodeFilters, set[str]]] = {
+    "tags_any": (EpisodeFilters(tags_any=("red", "none")), {"a", "b"}),
+    "tags_all": (EpisodeFilters(tags_all=("red", "big")), {"a"}),
+    "tags_both": (EpisodeFilters(tags_any=("blue", "red"), tags_all=("big",)), {"a", "c"}),
+    "session_id": (EpisodeFilters(session_id="s1"), {"a", "c"}),
+    "actor": (EpisodeFilters(actor="carol"), {"b"}),
+    "action_type": (EpisodeFilters(action_type="deploy"), {"c"}),
+    "project": (EpisodeFilters(project="apollo"), {"a"}),
+    "unknown project": (EpisodeFilters(project="gemini"), set()),
+    "occurred_after": (EpisodeFilters(occurred_after=DAY + timedelta(days=1)), {"b", "c"}),
+    "occurred_before": (EpisodeFilters(occurred_before=DAY + timedelta(days=1)), {"a"}),
     "between, other zone": (
-        SearchFilters(
+        EpisodeFilters(
             occurred_after=datetime.fromisoformat("2026-03-02T02:00:00+02:00"),
             occurred_before=datetime.fromisoformat("2026-03-02T23:00:00-01:00"),
         ),
         {"b"},
     ),
-    "min_importance": (SearchFilters(min_importance=0.5), {"b", "c"}),
-    "min_importance zero": (SearchFilters(min_importance=0.0), {"a", "b", "c"}),
-    "metadata": (SearchFilters(metadata={"team": "x"}), {"a", "b"}),
-    "metadata deep": (SearchFilters(metadata={"team": "x", "deep": {"n": 2}}), {"b"}),
-    "metadata empty": (SearchFilters(metadata={}), {"a", "b", "c"}),
-    "tags_all empty": (SearchFilters(tags_all=()), {"a", "b", "c"}),
-    "tags_any empty": (SearchFilters(tags_any=()), set()),
-    "several": (SearchFilters(session_id="s1", tags_any=("big",), min_importance=0.6), {"c"}),
-    "none at all": (SearchFilters(), {"a", "b", "c"}),
+    "min_importance": (EpisodeFilters(min_importance=0.5), {"b", "c"}),
+    "min_importance zero": (EpisodeFilters(min_importance=0.0), {"a", "b", "c"}),
+    "metadata": (EpisodeFilters(metadata={"team": "x"}), {"a", "b"}),
+    "metadata deep": (EpisodeFilters(metadata={"team": "x", "deep": {"n": 2}}), {"b"}),
+    "metadata empty": (EpisodeFilters(metadata={}), {"a", "b", "c"}),
+    "tags_all empty": (EpisodeFilters(tags_all=()), {"a", "b", "c"}),
+    "tags_any empty": (EpisodeFilters(tags_any=()), set()),
+    "several": (EpisodeFilters(session_id="s1", tags_any=("big",), min_importance=0.6), {"c"}),
+    "none at all": (EpisodeFilters(), {"a", "b", "c"}),
 }
 
 
@@ -239,14 +239,14 @@ def test_no_query_breaks_the_search(services: Services, store: Callable[..., lis
     assert sql.one("SELECT count(*) FROM nexus_memory.zep_episodic_memory") == 1
 
 
-def _filters_of(query: str) -> tuple[SearchFilters, ...]:
+def _filters_of(query: str) -> tuple[EpisodeFilters, ...]:
     return (
-        SearchFilters(session_id=query, actor=query),
-        SearchFilters(project=query),
-        SearchFilters(tags_any=(query,)),
-        SearchFilters(tags_all=(query, query)),
-        SearchFilters(metadata={query: query}),
-        SearchFilters(action_type=query),
+        EpisodeFilters(session_id=query, actor=query),
+        EpisodeFilters(project=query),
+        EpisodeFilters(tags_any=(query,)),
+        EpisodeFilters(tags_all=(query, query)),
+        EpisodeFilters(metadata={query: query}),
+        EpisodeFilters(action_type=query),
     )
 
 

@@ -64,7 +64,7 @@ def big(servers: TestServers) -> Iterator[Sql]:
         sql(index)
         sql("ANALYZE")
         sql("SELECT set_config('app.current_agent_id', 'alice', false)")
-        for function in ("search_by_vector", "search_by_words"):
+        for function in ("search_by_vector", "search_by_words", "list_episodes"):
             _make_explaining_twin(sql, function)
         yield sql
 
@@ -73,7 +73,7 @@ def _make_explaining_twin(sql: Sql, function: str) -> None:
     """Make `<function>_explained`, equal but for EXPLAIN before each inner query, of the same owner."""
     source = sql.one("SELECT pg_get_functiondef(oid) FROM pg_proc WHERE proname = %s", function)
     twin = source.replace(f"nexus_memory.{function}(", f"nexus_memory.{function}_explained(", 1)
-    twin = re.sub(r"RETURNS TABLE\([^)]*\)", "RETURNS SETOF text", twin, count=1)
+    twin = re.sub(r"RETURNS TABLE\([^)]*\)|RETURNS SETOF uuid", "RETURNS SETOF text", twin, count=1)
     twin, replaced = re.subn(r"RETURN QUERY EXECUTE format\(", "RETURN QUERY EXECUTE 'EXPLAIN ' || format(", twin)
     # EXPLAIN is refused in a function that is not volatile.
     twin = twin.replace(" STABLE SECURITY DEFINER", " VOLATILE SECURITY DEFINER")
@@ -159,6 +159,21 @@ def test_word_search_uses_the_gin_index(query: str, big: Sql) -> None:
 def test_word_search_finds_all_that_hold_a_rare_word(big: Sql) -> None:
     rows = big("SELECT episode_id FROM nexus_memory.search_by_words('zanzibar', 50, '{}')")
     assert sorted(row[0][-5:] for row in rows) == ["00007", "02507", "05007", "07507"]
+
+
+@pytest.mark.parametrize(
+    ("filters", "index"),
+    [
+        ("{}", "ix_zep_episodic_memory_agent_id_timestamp"),
+        ('{"tags_all": ["rare"], "min_importance": 0.99}', "ix_zep_episodic_memory_tags"),
+        ('{"metadata": {"group": 17}}', "ix_zep_episodic_memory_metadata"),
+        ('{"session_id": "s3"}', "ix_zep_episodic_memory_session"),
+    ],
+)
+def test_list_uses_the_index_that_narrows_it_most(filters: str, index: str, big: Sql) -> None:
+    explained = plan(big("SELECT * FROM nexus_memory.list_episodes_explained(%s, true, now(), 9223372036854775807, 20)", filters))
+    assert index in explained, explained
+    assert "Seq Scan on zep_episodic_memory" not in explained
 
 
 @pytest.mark.parametrize(
