@@ -4,8 +4,10 @@ from dataclasses import dataclass
 
 from sqlalchemy.exc import DBAPIError
 
+from app.cache.contexts import ContextCache
 from app.cache.lists import ListCache
 from app.config import Role, Settings
+from app.consciousness.service import ConsciousnessService
 from app.db import Database
 from app.embedding import repository as embedding_repository
 from app.embedding.encoder import Encoder, load_encoder
@@ -24,6 +26,8 @@ from app.queue.status import QueueStatusService
 from app.redis_client import BestEffortRedis
 from app.search.encoding import QueryEncoder
 from app.search.service import SearchService
+from app.semantic.service import SemanticService
+from app.working.service import WorkingMemoryService
 
 
 @dataclass(frozen=True)
@@ -33,6 +37,9 @@ class Services:
     settings: Settings
     database: Database
     episodes: EpisodeService
+    working: WorkingMemoryService
+    semantic: SemanticService
+    consciousness: ConsciousnessService
     search: SearchService
     integrity: IntegrityService
     health: HealthService
@@ -87,6 +94,9 @@ def build_services(settings: Settings, load: LoadEncoder | None = None) -> Servi
         settings=settings,
         database=database,
         episodes=EpisodeService(database, lists, settings.default_language),
+        working=WorkingMemoryService(database, ContextCache(redis)),
+        semantic=SemanticService(database, lists, settings.default_language),
+        consciousness=ConsciousnessService(database),
         search=search,
         integrity=integrity,
         health=HealthService(settings, database, redis.redis, integrity, search.ready),

@@ -81,6 +81,9 @@ class Settings(BaseSettings):
         10.0, gt=0, description="How long a client may pause in the middle of a body before it is answered 408."
     )
     default_language: str = Field("en", pattern="^(en|es|simple)$", description="Language of an episode that names none: en, es or simple.")
+    working_ttl_seconds: int = Field(
+        86_400, ge=1, le=31_536_000, description="How long a working memory lives that names no time of its own, in seconds."
+    )
     authentication_cache_seconds: float = Field(5.0, ge=0, description="How long a process trusts a key it has looked up.")
 
     # Embedding.

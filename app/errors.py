@@ -77,6 +77,12 @@ class IdempotencyMismatch(Conflict):
     code = "idempotency_key_reused"
 
 
+class BlockReadOnly(Conflict):
+    """A memory block is fixed."""
+
+    code = "block_read_only"
+
+
 class Gone(NexusError):
     """It existed and was deleted."""
 

@@ -3,7 +3,7 @@
 from flask_openapi3.models.info import Info
 from flask_openapi3.openapi import OpenAPI
 
-from app.api import authentication, docs, episodes, hooks, integrity, operations, problems, queue, search
+from app.api import authentication, consciousness, docs, episodes, hooks, integrity, operations, problems, queue, search, semantic, working
 from app.api import request as requests
 from app.api.schemas.problem import Problem
 from app.api.services import attach
@@ -46,8 +46,8 @@ def create_app(settings: Settings, services: Services | None = None) -> Applicat
     authentication.install(app)
     requests.install(app)
     problems.install(app)
-    for blueprint in (episodes.blueprint, search.blueprint, integrity.blueprint, queue.blueprint, operations.blueprint):
-        app.register_api(blueprint)
+    for resource in (episodes, working, semantic, consciousness, search, integrity, queue, operations):
+        app.register_api(resource.blueprint)
     app.register_blueprint(docs.blueprint)
     docs.describe(app)
     return app

@@ -47,7 +47,34 @@ _IDEMPOTENCY_HEADER = {
     "description": "The same as idempotency_key in the body.",
     "schema": {"type": "string", "minLength": 1, "maxLength": 256},
 }
-_ONE_EPISODE = {"episodes.get_episode", "episodes.change_episode", "episodes.delete_episode", "episodes.get_context"}
+_KEYED = {"409": "The idempotency key was used with another body", "410": "It was stored before and deleted"}
+_ONE_EPISODE = {"404": "No such episode", "410": "It was deleted"}
+_OTHER_VERSION = {"409": "It has another version than expected_version"}
+_ABSENT = {"404": "There is no such thing, or it has expired"}
+_TAKEN = {"409": "The name is taken"}
+_FIXED = {"409": "It is read-only, or has another version than expected_version"}
+_REFUSALS: dict[str, dict[str, str]] = {
+    "episodes.store_episode": _KEYED,
+    "episodes.store_episodes": _KEYED,
+    "episodes.get_episode": _ONE_EPISODE,
+    "episodes.get_context": _ONE_EPISODE,
+    "episodes.delete_episode": _ONE_EPISODE,
+    "episodes.change_episode": _ONE_EPISODE | _OTHER_VERSION,
+    "working.create_context": _TAKEN,
+    "working.get_context": _ABSENT,
+    "working.delete_context": _ABSENT,
+    "semantic.get_semantic": _ABSENT,
+    "semantic.change_semantic": _ABSENT | _OTHER_VERSION,
+    "semantic.delete_semantic": _ABSENT,
+    "consciousness.create_block": _TAKEN,
+    "consciousness.put_block": _FIXED,
+    "consciousness.get_block": _ABSENT,
+    "consciousness.delete_block": _ABSENT | _FIXED,
+    "consciousness.get_checkpoint": _ABSENT,
+    "consciousness.restore_checkpoint": _ABSENT | {"409": "A block that would have to change is read-only, or the checkpoint was altered"},
+}
+"""What a route may answer beside what all of them do, by endpoint."""
+
 _NO_AGENT = {"operations.get_health", "operations.get_metrics", "integrity.get_identity"}
 
 
@@ -66,12 +93,7 @@ def _complete(operation: dict[str, Any], endpoint: str) -> None:
             operation.setdefault("parameters", []).append(_AGENT_HEADER)
     if endpoint == "episodes.store_episode":
         operation["parameters"].append(_IDEMPOTENCY_HEADER)
-    if endpoint.startswith("episodes.store"):
-        refusals |= {"409": "The idempotency key was used with another body", "410": "It was stored before and deleted"}
-    if endpoint in _ONE_EPISODE:
-        refusals |= {"404": "No such episode", "410": "It was deleted"}
-    if endpoint == "episodes.change_episode":
-        refusals |= {"409": "It has another version than expected_version"}
+    refusals |= _REFUSALS.get(endpoint, {})
     if policy is not Access.OPEN:
         answers["422"] = {"description": "Invalid input", "content": {PROBLEM_TYPE: _PROBLEM}}
     else:

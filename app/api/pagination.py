@@ -39,6 +39,18 @@ def decode(cursor: str, query: Any) -> list[Any]:
     return position
 
 
+def decode_seq(cursor: str, query: Any) -> int:
+    """Return the seq that a cursor of a list by seq stands for.
+
+    Raises:
+        InvalidRequest: It is malformed, or of another list.
+    """
+    match decode(cursor, query):
+        case [int(seq)] if 0 < seq < 2**63:
+            return seq
+    raise refuse_position()
+
+
 def _refusal(message: str) -> InvalidRequest:
     return InvalidRequest(f"cursor: {message}", errors=[{"field": "cursor", "code": "bad_cursor", "message": message}])
 

@@ -1,12 +1,12 @@
 """Lists of an agent's memories in Redis, each valid only for the generation of the memory it was read from."""
 
 import json
-import time
 from collections.abc import Iterable
 
 from redis import Redis
 
 from app.cache import keys
+from app.cache.generations import current_generation, raise_generation
 from app.redis_client import BestEffortRedis
 from app.serialization import to_json
 
@@ -28,11 +28,7 @@ class ListCache:
 
         def fetch(redis: Redis) -> tuple[list[dict[str, object]] | None, int]:
             now, entry = redis.mget(keys.generation(agent_id), key)
-            if now is None:
-                # Starts at the clock, so that it differs from any number it had before it was lost.
-                redis.set(keys.generation(agent_id), time.time_ns() // 1000, nx=True)
-                now = redis.get(keys.generation(agent_id))
-            generation = int(now or 0)
+            generation = int(now) if now is not None else current_generation(redis, keys.generation(agent_id))
             if entry is None:
                 return None, generation
             try:
@@ -61,7 +57,7 @@ class ListCache:
         def write(redis: Redis) -> None:
             pipeline = redis.pipeline(transaction=False)
             for agent_id in agent_ids:
-                pipeline.incr(keys.generation(agent_id))
+                raise_generation(pipeline, keys.generation(agent_id))
             if ring:
                 pipeline.publish(keys.DOORBELL, b"")
             pipeline.execute()

@@ -47,6 +47,7 @@ consciousness_checkpoints = Table(
     Column("continuity_score", Double, nullable=False, server_default=sql("1.0")),
     Column("metadata", JSONB, nullable=False, server_default=EMPTY_OBJECT),
     Column("created_at", TimestampTz, nullable=False, server_default=NOW),
+    Column("blocks", JSONB, nullable=False, server_default=EMPTY_OBJECT),
     PrimaryKeyConstraint("checkpoint_id", name="pk_consciousness_checkpoints"),
     UniqueConstraint("seq", name="uq_consciousness_checkpoints_seq"),
     schema="consciousness",

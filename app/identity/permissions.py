@@ -12,6 +12,7 @@ class Permission(StrEnum):
 
     WRITE_MEMORY = "write memory"
     READ_MEMORY = "read memory"
+    UNLOCK_BLOCKS = "make read-only memory blocks writable"
     VERIFY_RECEIPTS = "verify receipts"
     READ_STATS = "read statistics"
     READ_INTEGRITY = "read the accounting identity"

@@ -12,7 +12,7 @@ RECENCY_HALF_LIFE_DAYS = 30.0
 
 @dataclass(frozen=True, slots=True)
 class WordScore:
-    """BM25 of an episode, and `coverage`, the share in [0, 1] of the query's idf that it holds."""
+    """BM25 of a memory, and `coverage`, the share in [0, 1] of the query's idf that it holds."""
 
     bm25: float
     coverage: float
@@ -22,7 +22,7 @@ class WordScore:
 class Ranked:
     """A candidate with its score in [0, 1] and its parts; `cosine` is None without a vector."""
 
-    episode_id: UUID
+    target_id: UUID
     score: float
     vector: float
     lexical: float
@@ -38,8 +38,8 @@ def fuse(cosines: Mapping[UUID, float], words: Mapping[UUID, WordScore], *, use_
     throws away how much better the first is than the tenth.
 
     Args:
-        cosines: Raw cosine by episode, of every candidate that has a vector.
-        words: Word score by episode; those absent hold no word of the query.
+        cosines: Raw cosine by memory, of every candidate that has a vector.
+        words: Word score by memory; those absent hold no word of the query.
         use_vector: Whether meaning counts.
         use_words: Whether words count.
 
@@ -50,13 +50,13 @@ def fuse(cosines: Mapping[UUID, float], words: Mapping[UUID, WordScore], *, use_
     best_bm25 = max((score.bm25 for score in words.values()), default=0.0)
     weight = lexical_weight(words) if use_vector and use_words else float(use_words)
     ranked = []
-    for episode_id in candidates:
-        cosine, word = cosines.get(episode_id), words.get(episode_id)
+    for target_id in candidates:
+        cosine, word = cosines.get(target_id), words.get(target_id)
         vector = _spread(cosine, low, high) if use_vector else 0.0
         lexical = word.bm25 / best_bm25 if word is not None and best_bm25 > 0 else 0.0
         score = (1 - weight) * vector + weight * lexical
-        ranked.append(Ranked(episode_id, score, vector, lexical, weight, cosine, word.bm25 if word is not None else 0.0))
-    return sorted(ranked, key=lambda r: (-r.score, str(r.episode_id)))
+        ranked.append(Ranked(target_id, score, vector, lexical, weight, cosine, word.bm25 if word is not None else 0.0))
+    return sorted(ranked, key=lambda r: (-r.score, str(r.target_id)))
 
 
 def lexical_weight(words: Mapping[UUID, WordScore]) -> float:

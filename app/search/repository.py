@@ -20,6 +20,12 @@ _COSINE_OF = text(
     "CAST(:ids AS uuid[]), CAST(:query AS public.vector), CAST(:model_id AS smallint))"
 )
 
+_SEMANTIC_BY_VECTOR = text(
+    "SELECT memory_id, cosine FROM nexus_memory.search_semantic_by_vector(CAST(:query AS public.vector), :model_version, :most)"
+)
+_SEMANTIC_BY_WORDS = text("SELECT memory_id, bm25, coverage FROM nexus_memory.search_semantic_by_words(:query, :most)")
+_WORKING_BY_WORDS = text("SELECT context_id, coverage FROM nexus_memory.search_working(:query, :most, :session_id)")
+
 _IS_COMPLETE = text(
     "SELECT EXISTS (SELECT 1 FROM memory_system.agent_models"
     " WHERE agent_id = current_setting('app.current_agent_id') AND model_id = :model_id)"
@@ -54,3 +60,21 @@ def cosine_of(connection: Connection, ids: Sequence[UUID], vector: NDArray[np.fl
 def is_complete(connection: Connection, model_id: int) -> bool:
     """Return whether all of the agent's episodes have vectors of a model that is not active yet."""
     return bool(connection.execute(_IS_COMPLETE, {"model_id": model_id}).scalar_one())
+
+
+def semantic_by_vector(connection: Connection, vector: NDArray[np.float32], model_version: str, most: int) -> dict[UUID, float]:
+    """Return the cosine of the nearest semantic memories, by id; at most `most`, fewer only when the agent has fewer."""
+    rows = connection.execute(_SEMANTIC_BY_VECTOR, {"query": _literal(vector), "model_version": model_version, "most": most})
+    return {row.memory_id: row.cosine for row in rows}
+
+
+def semantic_by_words(connection: Connection, query: str, most: int) -> dict[UUID, WordScore]:
+    """Return the word scores of the semantic memories that hold any word of the query, by id; at most `most`, the best."""
+    rows = connection.execute(_SEMANTIC_BY_WORDS, {"query": query, "most": most})
+    return {row.memory_id: WordScore(row.bm25, row.coverage) for row in rows}
+
+
+def working_by_words(connection: Connection, query: str, most: int, session_id: str | None) -> dict[str, float]:
+    """Return the share of the query's words that each live working memory holds, by context id; those with none are absent."""
+    rows = connection.execute(_WORKING_BY_WORDS, {"query": query, "most": most, "session_id": session_id})
+    return {row.context_id: row.coverage for row in rows}

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from uuid import UUID
 
@@ -12,20 +12,40 @@ from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 from app.db import Database
+from app.embedding.models import EmbeddingModel
 from app.episodes import repository as episode_repository
-from app.episodes.models import EpisodeView
-from app.errors import InvalidRequest
-from app.search import repository
+from app.search import hits, repository
 from app.search.encoding import QueryEncoder
-from app.search.fusion import Ranked, fuse, recency, weigh_in
+from app.search.fusion import Ranked, WordScore, fuse
 from app.search.query import SearchAnswer, SearchHit, SearchQuery
+from app.semantic import repository as semantic_repository
+from app.working import repository as working_repository
 
 # Candidates of each arm. Fusion can lift what one arm ranks low, so there are more of them than results.
 _LEAST_CANDIDATES = 200
 
+_WORKING_FILTERS = {"session_id"}
+
+
+@dataclass(slots=True)
+class _Candidates:
+    """What the arms found, by id: episodes and semantic memories together, so that one fusion ranks them."""
+
+    cosines: dict[UUID, float] = field(default_factory=dict)
+    words: dict[UUID, WordScore] = field(default_factory=dict)
+    working: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class _Encoded:
+    """A query's vector and the model it is of."""
+
+    vector: NDArray[np.float32]
+    model: EmbeddingModel
+
 
 class SearchService:
-    """Finds an agent's episodes again.
+    """Finds an agent's memories again.
 
     Args:
         database: Logged in as nexus_app.
@@ -45,87 +65,103 @@ class SearchService:
         return self._encoder.ready()
 
     def search(self, agent_id: str, query: SearchQuery) -> SearchAnswer:
-        """Return the agent's best episodes for a query, best first; empty when nothing qualifies.
+        """Return the agent's best memories for a query, best first; empty when nothing qualifies.
+
+        A kind of memory that lacks what a filter asks for cannot meet it: semantic memories are found without filters only, working
+        memories with none but a session.
 
         Raises:
             EncoderUnavailable: The mode needs a query vector and the model is not loaded.
-            InvalidRequest: A memory type is asked for that cannot be searched.
         """
-        if set(query.memory_types) != {"episodic"}:
-            raise InvalidRequest("memory_types: only episodic can be searched")
         started = time.perf_counter()
+        kinds = _kinds(query)
         # The vector is made before the transaction, which must hold no model call.
-        encoded = self._encode(agent_id, query.query) if query.mode != "keyword" else None
-        filters = orjson.dumps(query.filters.present()).decode()
+        encoded = self._encode(agent_id, query.query, kinds) if query.mode != "keyword" else None
         with self._database.transaction(agent_id) as connection:
-            ranked = self._rank(connection, query, filters, encoded)
+            found = _collect(connection, query, kinds, encoded)
+            ranked = _rank(query, found)
             # More than asked for when weights can still change the order.
             taken = ranked if query.recency_weight or query.importance_weight else ranked[: query.limit]
-            views = episode_repository.get_many(connection, agent_id, [candidate.episode_id for candidate in taken])
+            results = _read(connection, agent_id, query, taken, found.working)
             pending = episode_repository.count_open(connection, agent_id)
-        hits = _hits(query, taken, views)
-        return SearchAnswer(hits, pending, round((time.perf_counter() - started) * 1000, 2))
+        return SearchAnswer(results, pending, round((time.perf_counter() - started) * 1000, 2))
 
-    def _encode(self, agent_id: str, query: str) -> tuple[NDArray[np.float32], int]:
-        """Return the query's vector and the number of its model: during a migration the target, once it has all of the agent's episodes."""
+    def _encode(self, agent_id: str, query: str, kinds: set[str]) -> _Encoded:
+        """Return the query under the active model, or, during a migration, under the target once it has all of the agent's episodes.
+
+        Semantic memories have vectors of the active model only.
+        """
         models = self._encoder.models()
         model = models.active
-        if models.target is not None:
+        if models.target is not None and "semantic" not in kinds:
             with self._database.transaction(agent_id) as connection:
                 if repository.is_complete(connection, models.target.model_id):
                     model = models.target
-        return self._encoder.encode(query, model), model.model_id
+        return _Encoded(self._encoder.encode(query, model), model)
 
-    def _rank(
-        self, connection: Connection, query: SearchQuery, filters: str, encoded: tuple[NDArray[np.float32], int] | None
-    ) -> list[Ranked]:
-        most = max(_LEAST_CANDIDATES, 2 * query.limit)
-        words = repository.by_words(connection, query.query, most, filters) if query.mode != "vector" else {}
-        cosines: dict[UUID, float] = {}
+
+def _kinds(query: SearchQuery) -> set[str]:
+    filters = query.filters.present().keys()
+    able = {"episodic"}
+    if not filters:
+        able.add("semantic")
+    if filters <= _WORKING_FILTERS and query.mode != "vector":
+        able.add("working")
+    return able.intersection(query.memory_types)
+
+
+def _collect(connection: Connection, query: SearchQuery, kinds: set[str], encoded: _Encoded | None) -> _Candidates:
+    most = max(_LEAST_CANDIDATES, 2 * query.limit)
+    found = _Candidates()
+    if "episodic" in kinds:
+        _collect_episodes(connection, query, most, encoded, found)
+    if "semantic" in kinds:
+        if query.mode != "vector":
+            found.words |= repository.semantic_by_words(connection, query.query, most)
         if encoded is not None:
-            vector, model_id = encoded
-            cosines = repository.by_vector(connection, vector, model_id, most, filters)
-            unseen = [episode_id for episode_id in words if episode_id not in cosines]
-            if unseen:
-                cosines.update(repository.cosine_of(connection, unseen, vector, model_id))
-        ranked = fuse(cosines, words, use_vector=query.mode != "keyword", use_words=query.mode != "vector")
-        if query.min_score is None:
-            return ranked
-        return [candidate for candidate in ranked if candidate.cosine is None or candidate.cosine >= query.min_score]
+            found.cosines |= repository.semantic_by_vector(connection, encoded.vector, encoded.model.version, most)
+    if "working" in kinds:
+        found.working = repository.working_by_words(connection, query.query, query.limit, query.filters.session_id)
+    return found
 
 
-def _hits(query: SearchQuery, ranked: Sequence[Ranked], views: dict[UUID, EpisodeView]) -> list[SearchHit]:
-    now = datetime.now(UTC)
-    hits = [_hit(query, candidate, views[candidate.episode_id], now) for candidate in ranked if candidate.episode_id in views]
-    hits.sort(key=lambda hit: -hit.score)
-    return [replace(hit, score=round(hit.score, 6)) for hit in hits[: query.limit]]
+def _collect_episodes(connection: Connection, query: SearchQuery, most: int, encoded: _Encoded | None, found: _Candidates) -> None:
+    filters = orjson.dumps(query.filters.present()).decode()
+    if query.mode != "vector":
+        found.words |= repository.by_words(connection, query.query, most, filters)
+    if encoded is None:
+        return
+    vector, model_id = encoded.vector, encoded.model.model_id
+    found.cosines |= repository.by_vector(connection, vector, model_id, most, filters)
+    unseen = [episode_id for episode_id in found.words if episode_id not in found.cosines]
+    if unseen:
+        found.cosines |= repository.cosine_of(connection, unseen, vector, model_id)
 
 
-def _hit(query: SearchQuery, candidate: Ranked, view: EpisodeView, now: datetime) -> SearchHit:
-    recency_score = recency((now - view.occurred_at).total_seconds() / 86_400)
-    return SearchHit(
-        memory_type="episodic",
-        id=str(view.episode_id),
-        episode_id=view.episode_id,
-        agent_id=view.agent_id,
-        content=view.content,
-        score=weigh_in(candidate.score, recency_score, view.importance_score, query.recency_weight, query.importance_weight),
-        score_breakdown={
-            "vector": round(candidate.vector, 6),
-            "cosine": round(candidate.cosine, 6) if candidate.cosine is not None else None,
-            "lexical": round(candidate.lexical, 6),
-            "bm25": round(candidate.bm25, 6),
-            "lexical_weight": round(candidate.lexical_weight, 6),
-            "recency": round(recency_score, 6),
-            "recency_weight": query.recency_weight,
-            "importance": view.importance_score,
-            "importance_weight": query.importance_weight,
-        },
-        occurred_at=view.occurred_at,
-        actor=view.actor,
-        session_id=view.session_id,
-        tags=view.tags,
-        importance_score=view.importance_score,
-        metadata=view.metadata,
-        embedding_state=view.embedding_state,
-    )
+def _rank(query: SearchQuery, found: _Candidates) -> list[Ranked]:
+    ranked = fuse(found.cosines, found.words, use_vector=query.mode != "keyword", use_words=query.mode != "vector")
+    if query.min_score is None:
+        return ranked
+    return [candidate for candidate in ranked if candidate.cosine is None or candidate.cosine >= query.min_score]
+
+
+def _read(
+    connection: Connection, agent_id: str, query: SearchQuery, ranked: Sequence[Ranked], working: dict[str, float]
+) -> list[SearchHit]:
+    """Return the results, best first; what was deleted since it was found is left out."""
+    weighing = hits.Weighing(query, datetime.now(UTC))
+    ids = [candidate.target_id for candidate in ranked]
+    results: list[SearchHit] = []
+    episodes = episode_repository.get_many(connection, agent_id, ids) if ids else {}
+    others = [target_id for target_id in ids if target_id not in episodes]
+    semantic = semantic_repository.get_many(connection, agent_id, others) if others else {}
+    for candidate in ranked:
+        if (episode := episodes.get(candidate.target_id)) is not None:
+            results.append(hits.of_episode(weighing, candidate, episode))
+        elif (memory := semantic.get(candidate.target_id)) is not None:
+            results.append(hits.of_semantic(weighing, candidate, memory))
+    if working:
+        contexts = working_repository.get_many(connection, agent_id, list(working))
+        results.extend(hits.of_working(weighing, working[context_id], view) for context_id, view in contexts.items())
+    results.sort(key=lambda hit: -hit.score)
+    return [replace(hit, score=round(hit.score, 6)) for hit in results[: query.limit]]

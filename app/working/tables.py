@@ -1,8 +1,20 @@
 """The table of working memory."""
 
-from sqlalchemy import BigInteger, Column, Identity, Index, Integer, LargeBinary, PrimaryKeyConstraint, Table, Text, UniqueConstraint
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    Computed,
+    Identity,
+    Index,
+    Integer,
+    LargeBinary,
+    PrimaryKeyConstraint,
+    Table,
+    Text,
+    UniqueConstraint,
+)
 from sqlalchemy import text as sql
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import JSONB, TSVECTOR
 
 from app.schema import NOW, TimestampTz, metadata
 
@@ -21,6 +33,12 @@ working_memory_contexts = Table(
     Column("cache_sha1", LargeBinary),
     Column("created_at", TimestampTz, nullable=False, server_default=NOW),
     Column("updated_at", TimestampTz, nullable=False, server_default=NOW),
+    Column(
+        "search_vector",
+        TSVECTOR,
+        Computed("nexus_memory.episode_search_vector('en', NULL, active_content::text)", persisted=True),
+        nullable=False,
+    ),
     PrimaryKeyConstraint("agent_id", "context_id", name="pk_working_memory_contexts"),
     UniqueConstraint("seq", name="uq_working_memory_contexts_seq"),
     schema="nexus_memory",
@@ -30,3 +48,5 @@ Index(
     working_memory_contexts.c.expires_at,
     postgresql_where=working_memory_contexts.c.expires_at.isnot(None),
 )
+Index("ix_working_memory_contexts_search_vector", working_memory_contexts.c.search_vector, postgresql_using="gin")
+Index("ix_working_memory_contexts_agent_id_seq", working_memory_contexts.c.agent_id, working_memory_contexts.c.seq)

@@ -45,6 +45,10 @@ def _patch(name: str, field: str | None = None, status: int = 422, code: str = "
     return BadInput(name, f"/memory/episodic/{ID}", status, code, json=body, method="PATCH", field=field)
 
 
+def _context(name: str, field: str | None = None, path: str = "/memory/working/c", status: int = 422, **body: Any) -> BadInput:
+    return BadInput(name, path, status, "invalid_request", json={"active_content": {}} | body, method="PUT", field=field)
+
+
 def _verify(name: str, field: str | None = None, **body: Any) -> BadInput:
     return BadInput(name, "/integrity/verify", 422, "invalid_request", json=body, field=field)
 
@@ -252,6 +256,21 @@ BAD_INPUTS = [
     _patch("change with content in details", "action_details", action_details={"content": "x"}),
     _patch("change of an unknown id", None, 404, "not_found", tags=[]),
     BadInput("delete an unknown id", f"/memory/episodic/{ID}", 404, "not_found", method="DELETE"),
+    _context("context that lives no second", "ttl_seconds", ttl_seconds=0),
+    _context("context that lives beyond a year", "ttl_seconds", ttl_seconds=31_536_001),
+    _context("context that lives half a second", "ttl_seconds", ttl_seconds=0.5),
+    _context("context of unknown priority", "priority", priority="urgent"),
+    _context("context of no object", "active_content", active_content=[1]),
+    _context("context with NUL", "active_content", active_content={"a": "\0"}),
+    _context("context too large", "active_content", active_content={"a": "x" * 65_536}),
+    _context("context with a blank type", "context_type", context_type=" "),
+    _context("context with a colon in its id", "context_id", path="/memory/working/a:b"),
+    _context("context with a space in its id", "context_id", path="/memory/working/a%20b"),
+    _context("context with a long id", "context_id", path="/memory/working/" + "x" * 257),
+    _context("context with an id in the body", "context_id", context_id="d"),
+    _get("working list of unknown priority", "/memory/working?priority=urgent", field="priority"),
+    _get("working list with another list's cursor", "/memory/working?cursor=WyJhIixbXV0", field="cursor"),
+    _get("unknown context", "/memory/working/none", 404, "not_found"),
     _verify("neither receipts nor range"),
     _verify("receipts and range", receipts=[RECEIPT], first_seq=1, last_seq=2),
     _verify("half a range", first_seq=1),

@@ -198,11 +198,29 @@ class DeadRows:
         return Replay(0, 0)
 
 
+class Nothing:
+    """Holds nothing: lists are empty, and whatever else is asked for is not found."""
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+
+        def answer(*_: Any, **__: Any) -> Any:
+            if name.startswith("list_"):
+                return [], None
+            raise NotFound("there is no such thing")
+
+        return answer
+
+
 @dataclass
 class Doubles:
     """All of them."""
 
     episodes: Episodes = field(default_factory=Episodes)
+    working: Nothing = field(default_factory=Nothing)
+    semantic: Nothing = field(default_factory=Nothing)
+    consciousness: Nothing = field(default_factory=Nothing)
     search: Search = field(default_factory=Search)
     integrity: Integrity = field(default_factory=Integrity)
     health: Health = field(default_factory=Health)

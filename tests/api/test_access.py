@@ -13,6 +13,8 @@ RECEIPTS = {
     ]
 }
 ID_PATH = "/memory/episodic/7b0c4f9a-3c1d-4a57-9d7e-0d3a6b6f0a11"
+SEMANTIC_PATH = "/memory/semantic/7b0c4f9a-3c1d-4a57-9d7e-0d3a6b6f0a11"
+CHECKPOINT_PATH = "/consciousness/checkpoints/7b0c4f9a-3c1d-4a57-9d7e-0d3a6b6f0a11"
 
 ROLES = ("admin", "agent", "readonly", "operator")
 KEY_OF_ROLE = {"admin": "nxs_admin_key", "agent": "nxs_agent_alice", "readonly": "nxs_readonly_alice", "operator": "nxs_operator_key"}
@@ -29,6 +31,26 @@ EXPECTED: list[tuple[str, str, Any, tuple[int, int, int, int]]] = [
     ("PATCH", ID_PATH, {"tags": []}, (404, 404, 403, 403)),
     ("DELETE", ID_PATH, None, (404, 404, 403, 403)),
     ("GET", "/projects", None, (200, 200, 200, 403)),
+    ("POST", "/memory/working", {"active_content": {}}, (404, 404, 403, 403)),
+    ("PUT", "/memory/working/c", {"active_content": {}}, (404, 404, 403, 403)),
+    ("GET", "/memory/working/c", None, (404, 404, 404, 403)),
+    ("GET", "/memory/working/c?refresh=true", None, (404, 404, 403, 403)),
+    ("DELETE", "/memory/working/c", None, (404, 404, 403, 403)),
+    ("GET", "/memory/working", None, (200, 200, 200, 403)),
+    ("POST", "/memory/semantic", {"concept": "a", "definition": "b"}, (404, 404, 403, 403)),
+    ("GET", "/memory/semantic", None, (200, 200, 200, 403)),
+    ("GET", SEMANTIC_PATH, None, (404, 404, 404, 403)),
+    ("PATCH", SEMANTIC_PATH, {"concept": "a"}, (404, 404, 403, 403)),
+    ("DELETE", SEMANTIC_PATH, None, (404, 404, 403, 403)),
+    ("POST", "/consciousness/blocks", {"label": "a", "value": "b"}, (404, 404, 403, 403)),
+    ("GET", "/consciousness/blocks", None, (200, 200, 200, 403)),
+    ("PUT", "/consciousness/blocks/a", {"value": "b"}, (404, 404, 403, 403)),
+    ("GET", "/consciousness/blocks/a", None, (404, 404, 404, 403)),
+    ("DELETE", "/consciousness/blocks/a", None, (404, 404, 403, 403)),
+    ("POST", "/consciousness/checkpoints", {"state_data": {}}, (404, 404, 403, 403)),
+    ("GET", "/consciousness/checkpoints", None, (200, 200, 200, 403)),
+    ("GET", CHECKPOINT_PATH, None, (404, 404, 404, 403)),
+    ("POST", f"{CHECKPOINT_PATH}/restore", {}, (404, 404, 403, 403)),
     ("POST", "/integrity/verify", RECEIPTS, (200, 200, 200, 200)),
     ("GET", "/integrity", None, (200, 403, 403, 200)),
     ("GET", "/stats", None, (200, 200, 200, 200)),

@@ -11,7 +11,7 @@ from sqlalchemy import text
 from app.bootstrap import Services
 from app.embedding.models import EmbeddingModel
 from app.episodes.models import EpisodeFilters, NewEpisode
-from app.errors import EncoderUnavailable, InvalidRequest
+from app.errors import EncoderUnavailable
 from app.search.encoding import QueryEncoder
 from app.search.query import SearchHit, SearchMode, SearchQuery
 from app.search.service import SearchService
@@ -285,11 +285,6 @@ def test_last_part_of_a_long_episode_is_found(services: Services, store: Callabl
 def test_rare_words_weigh_more_than_common_ones(services: Services, store: Callable[..., list[Any]]) -> None:
     *_, rare = store(*(f"status report number {n}" for n in range(30)), "the zeppelin landed")
     assert find(services, "status zeppelin", mode="keyword")[0].episode_id == rare
-
-
-def test_memory_type_that_cannot_be_searched_is_refused(services: Services) -> None:
-    with pytest.raises(InvalidRequest):
-        services.search.search("alice", SearchQuery("x", memory_types=("semantic",)))
 
 
 def test_without_a_model_words_still_find(services: Services, store: Callable[..., list[Any]]) -> None:

@@ -23,8 +23,8 @@ def test_scores_lie_between_0_and_1_best_first_each_once(
     assert scores == sorted(scores, reverse=True)
     assert all(-1e-9 <= score <= 1 + 1e-9 for score in scores)
     expected = (set(cosines) if use_vector else set()) | (set(words) if use_words else set())
-    assert [candidate.episode_id for candidate in ranked] == list(dict.fromkeys(candidate.episode_id for candidate in ranked))
-    assert {candidate.episode_id for candidate in ranked} == expected
+    assert [candidate.target_id for candidate in ranked] == list(dict.fromkeys(candidate.target_id for candidate in ranked))
+    assert {candidate.target_id for candidate in ranked} == expected
 
 
 @given(COSINES)
@@ -43,13 +43,13 @@ def test_words_alone_rank_by_bm25(cosines: dict[UUID, float], words: dict[UUID, 
 
 def test_ties_are_broken_by_id() -> None:
     ranked = fuse(dict.fromkeys(reversed(IDS), 0.5), {}, use_vector=True, use_words=False)
-    assert [candidate.episode_id for candidate in ranked] == sorted(IDS, key=str)
+    assert [candidate.target_id for candidate in ranked] == sorted(IDS, key=str)
 
 
 def test_words_that_occur_nowhere_leave_the_order_to_meaning() -> None:
     cosines = {IDS[0]: 0.9, IDS[1]: 0.1}
     words = {IDS[1]: WordScore(bm25=3.0, coverage=0.05)}
-    assert fuse(cosines, words, use_vector=True, use_words=True)[0].episode_id == IDS[0]
+    assert fuse(cosines, words, use_vector=True, use_words=True)[0].target_id == IDS[0]
     assert lexical_weight(words) == pytest.approx(LEXICAL_WEIGHT * 0.05)
     assert lexical_weight({}) == 0
 
@@ -57,7 +57,7 @@ def test_words_that_occur_nowhere_leave_the_order_to_meaning() -> None:
 def test_episode_without_a_vector_yet_is_ranked_by_its_words() -> None:
     cosines = {IDS[0]: 0.2, IDS[1]: 0.1}
     ranked = fuse(cosines, {IDS[2]: WordScore(5.0, 1.0)}, use_vector=True, use_words=True)
-    new = next(candidate for candidate in ranked if candidate.episode_id == IDS[2])
+    new = next(candidate for candidate in ranked if candidate.target_id == IDS[2])
     assert (new.cosine, new.vector, new.lexical) == (None, 0.0, 1.0)
     assert new.score == pytest.approx(LEXICAL_WEIGHT)
 
