@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from sqlalchemy.exc import DBAPIError
 
+from app.agents.service import AgentService
+from app.cache.agents import AgentCache
 from app.cache.contexts import ContextCache
 from app.cache.lists import ListCache
 from app.config import Role, Settings
@@ -27,6 +29,8 @@ from app.redis_client import BestEffortRedis
 from app.search.encoding import QueryEncoder
 from app.search.service import SearchService
 from app.semantic.service import SemanticService
+from app.transfer.exporter import ExportService
+from app.transfer.importer import ImportService
 from app.working.service import WorkingMemoryService
 
 
@@ -47,6 +51,9 @@ class Services:
     queue_status: QueueStatusService
     dead_rows: DeadRowService
     keys: KeyService
+    agents: AgentService
+    exports: ExportService
+    imports: ImportService
 
 
 @dataclass(frozen=True)
@@ -104,6 +111,9 @@ def build_services(settings: Settings, load: LoadEncoder | None = None) -> Servi
         queue_status=QueueStatusService(database, settings),
         dead_rows=DeadRowService(database, ring=lambda: lists.invalidate((), ring=True)),
         keys=KeyService(database, settings.authentication_cache_seconds),
+        agents=AgentService(database, AgentCache(redis)),
+        exports=ExportService(database),
+        imports=ImportService(database, lists, settings.default_language),
     )
 
 

@@ -3,7 +3,22 @@
 from flask_openapi3.models.info import Info
 from flask_openapi3.openapi import OpenAPI
 
-from app.api import authentication, consciousness, docs, episodes, hooks, integrity, operations, problems, queue, search, semantic, working
+from app.api import (
+    agents,
+    authentication,
+    consciousness,
+    docs,
+    episodes,
+    hooks,
+    integrity,
+    operations,
+    problems,
+    queue,
+    search,
+    semantic,
+    transfer,
+    working,
+)
 from app.api import request as requests
 from app.api.schemas.problem import Problem
 from app.api.services import attach
@@ -46,7 +61,7 @@ def create_app(settings: Settings, services: Services | None = None) -> Applicat
     authentication.install(app)
     requests.install(app)
     problems.install(app)
-    for resource in (episodes, working, semantic, consciousness, search, integrity, queue, operations):
+    for resource in (episodes, working, semantic, consciousness, search, agents, transfer, integrity, queue, operations):
         app.register_api(resource.blueprint)
     app.register_blueprint(docs.blueprint)
     docs.describe(app)

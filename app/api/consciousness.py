@@ -104,7 +104,7 @@ def list_blocks(query: PageQuery) -> Response:
     after = None
     if query.cursor is not None:
         match pagination.decode(query.cursor, listed):
-            case [str(label)]:
+            case [str(label)] if "\0" not in label:
                 after = label
             case _:
                 raise pagination.refuse_position()

@@ -10,6 +10,7 @@ from werkzeug.exceptions import NotFound
 from app.api.answers import json_answer
 from app.api.policies import ROUTE_POLICIES, Access
 from app.api.problems import PROBLEM_TYPE
+from app.api.transfer import NDJSON
 
 blueprint = Blueprint("docs", __name__)
 
@@ -53,6 +54,7 @@ _OTHER_VERSION = {"409": "It has another version than expected_version"}
 _ABSENT = {"404": "There is no such thing, or it has expired"}
 _TAKEN = {"409": "The name is taken"}
 _FIXED = {"409": "It is read-only, or has another version than expected_version"}
+_IMPORT = {"400": "Malformed", "408": "The body did not arrive in time", "415": "Not NDJSON"}
 _REFUSALS: dict[str, dict[str, str]] = {
     "episodes.store_episode": _KEYED,
     "episodes.store_episodes": _KEYED,
@@ -60,6 +62,7 @@ _REFUSALS: dict[str, dict[str, str]] = {
     "episodes.get_context": _ONE_EPISODE,
     "episodes.delete_episode": _ONE_EPISODE,
     "episodes.change_episode": _ONE_EPISODE | _OTHER_VERSION,
+    "transfer.import_memory": _IMPORT,
     "working.create_context": _TAKEN,
     "working.get_context": _ABSENT,
     "working.delete_context": _ABSENT,
@@ -94,6 +97,8 @@ def _complete(operation: dict[str, Any], endpoint: str) -> None:
     if endpoint == "episodes.store_episode":
         operation["parameters"].append(_IDEMPOTENCY_HEADER)
     refusals |= _REFUSALS.get(endpoint, {})
+    if endpoint == "transfer.import_memory":
+        operation["requestBody"] = {"required": True, "content": {NDJSON: {"schema": {"type": "string"}}}}
     if policy is not Access.OPEN:
         answers["422"] = {"description": "Invalid input", "content": {PROBLEM_TYPE: _PROBLEM}}
     else:

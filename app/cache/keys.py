@@ -28,6 +28,15 @@ def working_generation(agent_id: str) -> str:
     return f"nexus:working-generation:{agent_id}"
 
 
-def of_agent(agent_id: str) -> tuple[str, ...]:
-    """Return the patterns of all keys of an agent, whose name holds no character with a meaning in patterns."""
-    return (f"nexus:*:{agent_id}", f"nexus:*:{agent_id}:*")
+def patterns_of(agent_id: str) -> tuple[str, ...]:
+    """Return patterns of all keys that hold an agent's memory.
+
+    An agent's name holds neither ':' nor a character with a meaning in patterns, and follows the kind of key, so no pattern meets
+    a key of another agent, whatever its contexts are called.
+    """
+    return (f"nexus:working:{agent_id}:*", f"nexus:recent:{agent_id}:*")
+
+
+def generations_of(agent_id: str) -> tuple[str, ...]:
+    """Return the keys of an agent's generations."""
+    return (generation(agent_id), working_generation(agent_id))

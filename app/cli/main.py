@@ -11,6 +11,7 @@ from app.errors import NexusError
 from app.stack.control import attach
 
 COMMANDS: dict[str, tuple[str, str]] = {
+    "agents": ("app.cli.agents:agents", "An agent as a whole: export, import, forget."),
     "db": ("app.cli.db:db", "The database: bootstrap an external one, migrate."),
     "demo": ("app.cli.demo:demo", "Start the stack, store and find a few hundred memories, stop."),
     "embedding": ("app.cli.embedding:embedding", "The embedding model: status, migrate to another in place, roll back."),

@@ -3,7 +3,6 @@
 import math
 import sys
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
 import click
@@ -11,15 +10,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
-from app.bootstrap import Services, build_services
-from app.config import load_settings
+from app.cli.console import json_option, open_services, print_json, print_table
 from app.errors import InvalidRequest
-from app.observability.logs import configure_logging
 from app.queue.dead import DeadCauses, DeadPage, DeadSelection
 from app.queue.status import QueueStatus
-from app.serialization import to_json
-from app.stack import control
-from app.stack.environment import is_given
 
 
 class _Cause(click.ParamType[str]):
@@ -33,39 +27,18 @@ class _Cause(click.ParamType[str]):
         return value
 
 
-_json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-
-
-def _services() -> Services:
-    """Return the services, logged in as nexus_app: without an agent that role sees no content at all."""
-    settings = load_settings()
-    if not is_given(settings, "database_url"):
-        raise control.none_runs(settings)
-    # What a command did it prints itself; its log has only what went wrong, and on stderr.
-    configure_logging(settings.model_copy(update={"log_level": "WARNING"}), "command")
-    return build_services(settings)
-
-
-def _print_json(payload: Any) -> None:
-    click.echo(to_json(payload).decode())
-
-
-def _print_table(table: Table) -> None:
-    Console(highlight=False, width=None if sys.stdout.isatty() else 200).print(table)
-
-
 @click.group()
 def queue() -> None:
     """The embedding queue: status, dead rows, replay, advice on workers."""
 
 
 @queue.command()
-@_json_option
+@json_option
 def status(as_json: bool) -> None:
     """Show rows by state and lane, who works on them, and how many workers it needs."""
-    found = _services().queue_status.status()
+    found = open_services().queue_status.status()
     if as_json:
-        _print_json(found)
+        print_json(found)
         return
     _print_status(found)
 
@@ -74,18 +47,18 @@ def status(as_json: bool) -> None:
 @click.option("--cause", type=_Cause(), default=None, help="List the rows of this cause instead.")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=None, help="Rows to list, with --cause; 100 if not given.")
 @click.option("--after", type=click.UUID, default=None, help="List the rows after this target, with --cause.")
-@_json_option
+@json_option
 def dead(cause: str | None, limit: int | None, after: UUID | None, as_json: bool) -> None:
     """Show the dead rows by cause, or list those of one cause."""
     if cause is None and (limit, after) != (None, None):
         raise InvalidRequest("--limit and --after belong to a list of rows: give --cause CAUSE with them")
-    service = _services().dead_rows
+    service = open_services().dead_rows
     if cause is None:
         causes = service.causes()
-        _print_json(causes) if as_json else _print_causes(causes)
+        print_json(causes) if as_json else _print_causes(causes)
     else:
         page = service.rows(cause, after, limit or 100)
-        _print_json(page) if as_json else _print_rows(page, cause)
+        print_json(page) if as_json else _print_rows(page, cause)
 
 
 @queue.command()
@@ -93,12 +66,12 @@ def dead(cause: str | None, limit: int | None, after: UUID | None, as_json: bool
 @click.option("--id", "ids", type=click.UUID, multiple=True, help="Replay the rows of this target; may be given more than once.")
 @click.option("--all", "everything", is_flag=True, help="Replay every dead row.")
 @click.option("--yes", is_flag=True, help="Do not ask before replaying all.")
-@_json_option
+@json_option
 def replay(cause: str | None, ids: tuple[UUID, ...], everything: bool, yes: bool, as_json: bool) -> None:
     """Give dead rows a new set of attempts, 1,000 rows a transaction."""
     if sum((cause is not None, bool(ids), everything)) != 1:
         raise InvalidRequest("say which rows to replay: exactly one of --cause CAUSE, --id ID (may be repeated) and --all")
-    service = _services().dead_rows
+    service = open_services().dead_rows
     selection = DeadSelection(ids=ids or None, cause=cause)
     expected = service.count(selection)
     if everything and expected and not yes:
@@ -111,21 +84,21 @@ def replay(cause: str | None, ids: tuple[UUID, ...], everything: bool, yes: bool
             progress.update(bar, completed=replayed, total=max(expected, replayed))
     remaining = service.count(selection)
     if as_json:
-        _print_json({"replayed": replayed, "remaining": remaining})
+        print_json({"replayed": replayed, "remaining": remaining})
         return
     click.echo(_outcome(replayed, remaining))
 
 
 @queue.command()
 @click.option("--minutes", type=click.FloatRange(0.01, 1e6), default=None, help="Default: AUTOSCALE_DRAIN_MINUTES.")
-@_json_option
+@json_option
 def advise(minutes: float | None, as_json: bool) -> None:
     """Say how many workers would embed what is pending in some minutes."""
     if minutes is not None and not math.isfinite(minutes):
         raise click.BadParameter("must be a number", param_hint="--minutes")
-    advice = _services().queue_status.advice(minutes)
+    advice = open_services().queue_status.advice(minutes)
     if as_json:
-        _print_json(advice)
+        print_json(advice)
         return
     click.echo(f"{advice.workers_advised} advised, {advice.workers_at_work} at work: {advice.reason}")
     if advice.pending and advice.minutes_to_drain is not None:
@@ -156,7 +129,7 @@ def _print_status(found: QueueStatus) -> None:
     for lane in found.lanes:
         oldest = _duration(lane.oldest_pending_age_seconds) if lane.pending else "-"
         lanes.add_row(lane.lane, f"{lane.pending:,}", f"{lane.waiting:,}", f"{lane.processing:,}", oldest)
-    _print_table(lanes)
+    print_table(lanes)
     processes = Table("process", _number("slots"), "model", _number("episodes/s"), _number("heard from"), "problem", box=None)
     for worker in found.workers:
         rate = "-" if worker.items_per_second is None else f"{worker.items_per_second:.1f}"
@@ -165,7 +138,7 @@ def _print_status(found: QueueStatus) -> None:
         processes.add_row(worker.worker_id, str(worker.slots), model, rate, heard, worker.problem or "")
     for dispatcher in found.dispatchers:
         processes.add_row(dispatcher.worker_id, "-", "", "-", f"{dispatcher.seconds_since_heartbeat:.0f} s ago", "")
-    _print_table(processes)
+    print_table(processes)
     if not found.workers or not found.dispatchers:
         click.echo("no worker or no dispatcher was heard from lately; new episodes get no vectors", err=True)
     click.echo(f"advice: {found.advice.reason}")
@@ -179,7 +152,7 @@ def _print_causes(found: DeadCauses) -> None:
     for cause in found.causes:
         example = str(cause.examples[0]) if cause.examples else "-"
         table.add_row(f"{cause.rows:,}", f"{cause.agents:,}", _time(cause.first_dead_at), _time(cause.last_dead_at), example, cause.cause)
-    _print_table(table)
+    print_table(table)
     click.echo(f"{found.total:,} dead; once a cause is gone: `queue replay --cause CAUSE`")
 
 
@@ -191,7 +164,7 @@ def _print_rows(page: DeadPage, cause: str) -> None:
     for row in page.items:
         numbers = (f"{row.input_chars:,}", str(row.attempts))
         table.add_row(str(row.target_id), row.target_kind, str(row.model_id), row.agent_id, *numbers, _time(row.dead_at))
-    _print_table(table)
+    print_table(table)
     if page.next_cursor is not None:
         click.echo(f"more: --after {page.next_cursor}")
 

@@ -12,6 +12,7 @@ class Permission(StrEnum):
 
     WRITE_MEMORY = "write memory"
     READ_MEMORY = "read memory"
+    FORGET_AGENT = "forget an agent"
     UNLOCK_BLOCKS = "make read-only memory blocks writable"
     VERIFY_RECEIPTS = "verify receipts"
     READ_STATS = "read statistics"
@@ -35,7 +36,7 @@ _READER = frozenset({Permission.READ_MEMORY, Permission.VERIFY_RECEIPTS, Permiss
 
 GRANTS: Mapping[KeyRole, frozenset[Permission]] = {
     "admin": frozenset(Permission),
-    "agent": _READER | {Permission.WRITE_MEMORY},
+    "agent": _READER | {Permission.WRITE_MEMORY, Permission.FORGET_AGENT},
     "readonly": _READER,
     # An operator sees counts and states of every agent and the content of none.
     "operator": _OPERATIONS,

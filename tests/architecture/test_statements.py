@@ -16,6 +16,7 @@ _DIALECT: Any = PGDialect_asyncpg()  # type: ignore[no-untyped-call]
 
 
 _HOLD_SQL = {
+    "audit",
     "copies",
     "database_setup",
     "db",

@@ -4,17 +4,10 @@ from datetime import datetime
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import BaseModel, Field, Strict, StrictBool, StringConstraints
+from pydantic import BaseModel, Field, Strict, StrictBool
 
 from app.api.schemas.episodes import AgentQuery
-from app.api.schemas.fields import AgentId, JsonObject, StrictModel, Text128
-
-MAX_BLOCK_CHARS = 100_000
-
-BlockLabel = Annotated[str, StringConstraints(max_length=128, pattern=r"^[^/\x00]*[^/\s\x00][^/\x00]*$")]
-"""What a block is called; it is part of a path."""
-
-BlockValue = Annotated[str, StringConstraints(max_length=MAX_BLOCK_CHARS, pattern=r"^[^\x00]*$")]
+from app.fields import AgentId, BlockLabel, BlockValue, JsonObject, StrictModel, Text128
 
 
 class BlockBody(StrictModel):

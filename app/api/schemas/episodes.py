@@ -8,7 +8,7 @@ import orjson
 from pydantic import BaseModel, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from app.api.schemas.fields import (
+from app.fields import (
     MAX_CONTENT_CHARS,
     AgentId,
     Content,

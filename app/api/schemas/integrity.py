@@ -6,7 +6,7 @@ from uuid import UUID
 from pydantic import BaseModel, Field, Strict, model_validator
 from pydantic_core import PydanticCustomError
 
-from app.api.schemas.fields import AgentId, HexDigest, JsonObject, Moment, SeqNumber, StrictModel
+from app.fields import AgentId, HexDigest, JsonObject, Moment, SeqNumber, StrictModel
 
 MAX_RANGE = 10_000
 

@@ -6,7 +6,7 @@ from uuid import UUID
 from pydantic import Field, RootModel, Strict, StrictBool, StringConstraints, model_validator
 from pydantic_core import PydanticCustomError
 
-from app.api.schemas.fields import TEXT_PATTERN, QueryModel, StrictModel
+from app.fields import TEXT_PATTERN, QueryModel, StrictModel
 from app.queue.dead import MOST_REPLAYED, DeadCauses, DeadPage, Replay
 from app.queue.status import QueueStatus
 

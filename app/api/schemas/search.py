@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, Field, Strict
 
-from app.api.schemas.fields import AgentId, JsonObject, Limit, Moment, SearchText, StrictModel, Tags, Text128, Text256, UnitScore
+from app.fields import AgentId, JsonObject, Limit, Moment, SearchText, StrictModel, Tags, Text128, Text256, UnitScore
 
 MemoryType = Literal["episodic", "semantic", "working"]
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, Field, Strict, model_validator
 from pydantic_core import PydanticCustomError
 
 from app.api.schemas.episodes import AgentQuery, EmbeddingDetail
-from app.api.schemas.fields import AgentId, Content, JsonObject, StrictModel, Text256, UnitScore
+from app.fields import AgentId, Content, JsonObject, StrictModel, Text256, UnitScore
 
 MAX_SOURCES = 1000
 

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, Strict, 
 from pydantic_core import PydanticCustomError
 
 from app.api.schemas.episodes import AgentQuery, EpisodeAnswer
-from app.api.schemas.fields import (
+from app.fields import (
     AgentId,
     Content,
     JsonObject,

@@ -3,14 +3,11 @@
 from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import BaseModel, Field, Strict, StringConstraints
+from pydantic import BaseModel, Field, Strict
 
 from app.api.schemas.episodes import AgentQuery
-from app.api.schemas.fields import AgentId, JsonObject, StrictModel, Text128, Text256
+from app.fields import AgentId, ContextId, JsonObject, StrictModel, Text128, Text256
 from app.working.models import Priority
-
-ContextId = Annotated[str, StringConstraints(pattern=r"^[^:/\s\x00]{1,256}$")]
-"""What a context is called; it is part of a key in Redis and of a path."""
 
 MAX_TTL_SECONDS = 31_536_000
 

@@ -1,4 +1,4 @@
-"""The kinds of value that requests are made of, each with its bounds."""
+"""The kinds of value that requests and imported lines are made of, each with its bounds."""
 
 import re
 from datetime import UTC, datetime
@@ -100,3 +100,13 @@ JsonObject = Annotated[dict[str, Any], AfterValidator(check_object)]
 """A free JSON object that survives a round trip: no NUL, no number beyond 64 bits, at most 64 KiB."""
 
 HexDigest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+
+ContextId = Annotated[str, StringConstraints(pattern=r"^[^:/\s\x00]{1,256}$")]
+"""What a working memory is called; it is part of a key in Redis and of a path."""
+
+MAX_BLOCK_CHARS = 100_000
+
+BlockLabel = Annotated[str, StringConstraints(max_length=128, pattern=r"^[^/\x00]*[^/\s\x00][^/\x00]*$")]
+"""What a memory block is called; it is part of a path."""
+
+BlockValue = Annotated[str, StringConstraints(max_length=MAX_BLOCK_CHARS, pattern=r"^[^\x00]*$")]

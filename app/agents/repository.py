@@ -1,0 +1,22 @@
+"""All SQL on an agent as a whole."""
+
+from sqlalchemy import Connection, text
+
+_FORGET_EPISODES = text("SELECT memory_system.forget_episodes(:most)")
+_FORGET_OTHERS = text("SELECT * FROM memory_system.forget_others(:most)")
+_ROWS = text("SELECT store, row_count FROM memory_system.agent_rows()")
+
+
+def forget_episodes(connection: Connection, most: int) -> int:
+    """Delete up to `most` episodes of the transaction's agent, oldest first, and return how many."""
+    return int(connection.execute(_FORGET_EPISODES, {"most": most}).scalar_one())
+
+
+def forget_others(connection: Connection, most: int) -> dict[str, int]:
+    """Delete up to `most` rows of each other table of the transaction's agent, and return how many by store."""
+    return dict(connection.execute(_FORGET_OTHERS, {"most": most}).one()._mapping)
+
+
+def rows(connection: Connection) -> dict[str, int]:
+    """Return how many rows each store holds of the transaction's agent."""
+    return {row.store: row.row_count for row in connection.execute(_ROWS)}

@@ -1,0 +1,118 @@
+"""`agents`: an agent as a whole, exported to a file, imported from one, or forgotten."""
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import click
+from rich.table import Table
+
+from app.cli.console import json_option, open_services, print_json, print_table, progress_bar
+from app.identity.service import is_agent_id
+from app.transfer.importer import MAX_LINE_BYTES, ImportReport
+from app.transfer.models import KINDS
+
+
+class _AgentId(click.ParamType[str]):
+    """The name of an agent."""
+
+    name = "agent"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        if not is_agent_id(value):
+            self.fail("must have 1 to 128 letters, digits, dots, underscores, hyphens or at signs", param, ctx)
+        return value
+
+
+_agent = click.argument("agent", type=_AgentId())
+
+
+@click.group()
+def agents() -> None:
+    """An agent as a whole: export, import, forget."""
+
+
+@agents.command("export")
+@_agent
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), default=None, help="File to write; stdout if not given.")
+def export_agent(agent: str, output: Path | None) -> None:
+    """Write all of an agent's memory as NDJSON; the file is put in place when it is whole."""
+    services = open_services()
+    total = sum(services.agents.size(agent).get(store, 0) for store in _EXPORTED)
+    with progress_bar("memories", total) as advance:
+        lines = services.exports.lines(agent, advance)
+        if output is None:
+            for line in lines:
+                sys.stdout.buffer.write(line)
+            sys.stdout.buffer.flush()
+            return
+        part = output.with_name(f"{output.name}.part")
+        with part.open("wb") as file:
+            part.chmod(0o600)
+            file.writelines(lines)
+        part.replace(output)
+    click.echo(f"{output}: {total} memories of {agent}", err=True)
+
+
+_EXPORTED = ("episodes", "semantic_memories", "working_contexts", "memory_blocks", "checkpoints")
+
+
+@agents.command("import")
+@_agent
+@click.argument("file", type=click.File("rb"))
+@json_option
+def import_agent(agent: str, file: BinaryIO, as_json: bool) -> None:
+    """Store an export under the ids it brings; exit status 1 when a line failed or the file was cut off."""
+    services = open_services()
+    with progress_bar("memories", None) as advance:
+        report = services.imports.run(agent, _lines(file), advance)
+    if as_json:
+        print_json(report)
+    else:
+        _print_report(report)
+    if report.failed or not report.is_complete:
+        sys.exit(1)
+
+
+def _lines(file: BinaryIO) -> Iterator[bytes]:
+    while line := file.readline(MAX_LINE_BYTES + 1):
+        yield line
+        while len(line) > MAX_LINE_BYTES and not line.endswith(b"\n"):
+            line = file.readline(MAX_LINE_BYTES + 1)
+
+
+def _print_report(report: ImportReport) -> None:
+    table = Table("kind", "imported", "unchanged", "expired")
+    for kind in KINDS:
+        table.add_row(kind, *(str(counts.get(kind, 0)) for counts in (report.imported, report.unchanged, report.expired)))
+    print_table(table)
+    for error in report.errors:
+        click.echo(f"line {error.line}: {error.status} {error.code}: {error.detail}", err=True)
+    if report.failed:
+        click.echo(f"{report.failed} lines failed", err=True)
+    if not report.is_complete:
+        click.echo("the file has no end line that agrees with it: it was cut off or changed", err=True)
+
+
+@agents.command()
+@_agent
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@json_option
+def forget(agent: str, yes: bool, as_json: bool) -> None:
+    """Delete everything of an agent from every store; exit status 1 when something remains."""
+    services = open_services()
+    size = services.agents.size(agent)
+    if not yes:
+        click.confirm(f"Delete {size['episodes']} episodes and everything else of {agent}?", abort=True, err=True)
+    with progress_bar("episodes", size["episodes"]) as advance:
+        forgotten = services.agents.forget(agent, None, advance)
+    if as_json:
+        print_json(forgotten)
+    else:
+        table = Table("store", "deleted", "remaining")
+        for store in dict.fromkeys([*forgotten.deleted, *forgotten.remaining]):
+            table.add_row(store, str(forgotten.deleted.get(store, "")), str(forgotten.remaining.get(store, "")))
+        print_table(table)
+    if any(forgotten.remaining.values()):
+        sys.exit(1)
