@@ -1,12 +1,18 @@
 """What beat sends, and how often: data only. Several beats do no harm, because each tick is claimed once in PostgreSQL."""
 
-from tasks.names import ENQUEUE_MISSING, PRUNE, QUEUE_UPKEEP
+from tasks.names import ENQUEUE_MISSING, PRUNE, QUEUE_UPKEEP, SEAL_LEDGER
 
 BEAT_SCHEDULE = {
     "enqueue episodes that the triggers missed": {
         "task": ENQUEUE_MISSING,
         "schedule": 300.0,
         "kwargs": {"period_seconds": 300},
+        "options": {"queue": QUEUE_UPKEEP},
+    },
+    "seal what is settled of the ledger": {
+        "task": SEAL_LEDGER,
+        "schedule": 60.0,
+        "kwargs": {"period_seconds": 60},
         "options": {"queue": QUEUE_UPKEEP},
     },
     "forget old ticks and silent processes": {

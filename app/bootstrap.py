@@ -8,7 +8,7 @@ from app.agents.service import AgentService
 from app.cache.agents import AgentCache
 from app.cache.contexts import ContextCache
 from app.cache.lists import ListCache
-from app.config import Role, Settings
+from app.config import LEDGER_KEY_SECRET, Role, Settings
 from app.consciousness.service import ConsciousnessService
 from app.db import Database
 from app.embedding import repository as embedding_repository
@@ -19,6 +19,9 @@ from app.embedding.weights import find_source
 from app.episodes.service import EpisodeService
 from app.errors import DatabaseUnavailable
 from app.identity.service import KeyService
+from app.integrity.heads import Signer
+from app.integrity.proofs import ProofService
+from app.integrity.sealing import SealingService
 from app.integrity.service import IntegrityService
 from app.integrity.stats import StatsService
 from app.observability.health import HealthService
@@ -46,6 +49,7 @@ class Services:
     consciousness: ConsciousnessService
     search: SearchService
     integrity: IntegrityService
+    proofs: ProofService
     health: HealthService
     stats: StatsService
     queue_status: QueueStatusService
@@ -62,6 +66,7 @@ class WorkerServices:
 
     queue: QueueService
     embedding: EmbeddingService
+    sealing: SealingService
 
 
 def build_cache_redis(settings: Settings) -> BestEffortRedis:
@@ -106,6 +111,7 @@ def build_services(settings: Settings, load: LoadEncoder | None = None) -> Servi
         consciousness=ConsciousnessService(database),
         search=search,
         integrity=integrity,
+        proofs=ProofService(database),
         health=HealthService(settings, database, redis.redis, integrity, search.ready),
         stats=StatsService(database),
         queue_status=QueueStatusService(database, settings),
@@ -157,6 +163,15 @@ def check_model(settings: Settings, role: Role) -> None:
         find_source(settings.embedding_model, models.active)
 
 
+def _sealing(database: Database, settings: Settings) -> SealingService:
+    return SealingService(database, lambda: Signer(settings.secret(LEDGER_KEY_SECRET)), settings.ledger_seal_seconds)
+
+
+def build_sealing_service(settings: Settings) -> SealingService:
+    """Return what seals the ledger, logged in as nexus_worker."""
+    return _sealing(Database(settings, "nexus_worker", "nexus sealing"), settings)
+
+
 def build_worker_services(settings: Settings, load: LoadEncoder | None = None, database: Database | None = None) -> WorkerServices:
     """Load the model and return the services of a pool child; takes seconds.
 
@@ -172,4 +187,4 @@ def build_worker_services(settings: Settings, load: LoadEncoder | None = None, d
     database = database or _queue_database(settings, "nexus worker")
     cache = ListCache(build_cache_redis(settings))
     embedding = EmbeddingService(database, load or _loader(settings, settings.worker_threads), cache, settings)
-    return WorkerServices(QueueService(database, settings), embedding)
+    return WorkerServices(QueueService(database, settings), embedding, _sealing(database, settings))

@@ -23,7 +23,9 @@ ROLE_SECRETS: dict[Role, str] = {
 """The secret that holds each role's password."""
 
 PASSWORD_SECRETS = (*ROLE_SECRETS.values(), "redis_password")
-ALL_SECRETS = (*PASSWORD_SECRETS, "admin_api_key")
+ADMIN_KEY_SECRET = "admin_api_key"  # noqa: S105 - the name of a file
+LEDGER_KEY_SECRET = "ledger_signing_key"  # noqa: S105 - the name of a file
+ALL_SECRETS = (*PASSWORD_SECRETS, ADMIN_KEY_SECRET, LEDGER_KEY_SECRET)
 """Every secret that is written here, each a file `<name>.txt` in SECRETS_DIR unless `<NAME>_FILE` says otherwise."""
 
 RABBITMQ_SECRET = "rabbitmq_password"  # noqa: S105 - the name of a file
@@ -48,6 +50,7 @@ class Settings(BaseSettings):
     pg_worker_password_file: Path | None = Field(None, description="File of nexus_worker's password.")
     pg_readonly_password_file: Path | None = Field(None, description="File of nexus_ro's password.")
     redis_password_file: Path | None = Field(None, description="File of the Redis password.")
+    ledger_signing_key_file: Path | None = Field(None, description="File of the text from which the key that seals the ledger is made.")
     rabbitmq_password_file: Path | None = Field(None, description="File of RABBITMQ_USER's password, for a RabbitMQ broker.")
     admin_api_key_file: Path | None = Field(None, description="File of the first administrator's API key.")
 
@@ -85,6 +88,11 @@ class Settings(BaseSettings):
         86_400, ge=1, le=31_536_000, description="How long a working memory lives that names no time of its own, in seconds."
     )
     authentication_cache_seconds: float = Field(5.0, ge=0, description="How long a process trusts a key it has looked up.")
+
+    # Ledger.
+    ledger_seal_seconds: float = Field(
+        3600.0, ge=1, description="How old the first entry of a range of the ledger gets before it is sealed though not full, in seconds."
+    )
 
     # Embedding.
     embedding_model: str = Field("", description="Folder or name of a sentence-transformers model; empty for the one the database names.")

@@ -5,6 +5,7 @@ from app.queue.packing import EMBED_QUEUES
 EMBED_BATCH = "embedding.embed_batch"
 PRUNE = "upkeep.prune"
 ENQUEUE_MISSING = "upkeep.enqueue_missing"
+SEAL_LEDGER = "upkeep.seal_ledger"
 
 QUEUE_UPKEEP = "upkeep"
 CONSUMED_QUEUES = (*EMBED_QUEUES, QUEUE_UPKEEP)

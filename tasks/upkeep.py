@@ -2,7 +2,7 @@
 
 from tasks.celery_app import app
 from tasks.lifecycle import child
-from tasks.names import ENQUEUE_MISSING, PRUNE
+from tasks.names import ENQUEUE_MISSING, PRUNE, SEAL_LEDGER
 
 
 @app.task(name=ENQUEUE_MISSING)
@@ -17,3 +17,10 @@ def prune(*, period_seconds: int) -> dict[str, int]:
     """Forget old ticks and processes long gone, and return how many of each."""
     queue = child().services.queue
     return queue.prune() if queue.begin_tick(PRUNE, period_seconds) else {}
+
+
+@app.task(name=SEAL_LEDGER)
+def seal_ledger(*, period_seconds: int) -> int:
+    """Seal what is full or old enough of the ledger and return how many ranges."""
+    services = child().services
+    return services.sealing.seal().ranges if services.queue.begin_tick(SEAL_LEDGER, period_seconds) else 0

@@ -62,6 +62,8 @@ _REFUSALS: dict[str, dict[str, str]] = {
     "episodes.get_context": _ONE_EPISODE,
     "episodes.delete_episode": _ONE_EPISODE,
     "episodes.change_episode": _ONE_EPISODE | _OTHER_VERSION,
+    "integrity.get_heads": {"404": "There is no such head"},
+    "integrity.get_proof": {"404": "The ledger has no such version of this agent", "409": "Its range is not sealed yet"},
     "transfer.import_memory": _IMPORT,
     "working.create_context": _TAKEN,
     "working.get_context": _ABSENT,
@@ -78,7 +80,7 @@ _REFUSALS: dict[str, dict[str, str]] = {
 }
 """What a route may answer beside what all of them do, by endpoint."""
 
-_NO_AGENT = {"operations.get_health", "operations.get_metrics", "integrity.get_identity"}
+_NO_AGENT = {"integrity.get_heads", "operations.get_health", "operations.get_metrics", "integrity.get_identity"}
 
 
 def _complete(operation: dict[str, Any], endpoint: str) -> None:

@@ -8,8 +8,19 @@ from flask_openapi3.models.tag import Tag
 
 from app.api.answers import json_answer
 from app.api.authentication import AgentMismatch, find_agent
-from app.api.schemas.integrity import IdentityAnswer, ReceiptBody, VerifyAnswer, VerifyBody
+from app.api.schemas.episodes import EpisodePath
+from app.api.schemas.integrity import (
+    HeadsAnswer,
+    HeadsQuery,
+    IdentityAnswer,
+    ProofAnswer,
+    ProofQuery,
+    ReceiptBody,
+    VerifyAnswer,
+    VerifyBody,
+)
 from app.api.services import services
+from app.integrity.proofs import head_to_json, proof_to_json
 from app.integrity.service import ReceiptClaim, Verdict
 
 blueprint = APIBlueprint("integrity", __name__, abp_tags=[Tag(name="integrity")])
@@ -51,3 +62,18 @@ def verify(body: VerifyBody) -> Response:
 def get_identity() -> Response:
     """Show the accounting identity over all agents; drift must be 0."""
     return json_answer(services().integrity.identity())
+
+
+@blueprint.get("/integrity/heads", responses={200: HeadsAnswer})
+def get_heads(query: HeadsQuery) -> Response:
+    """Show the signed heads of the sealed ledger, from which anyone can check a receipt without this server."""
+    found = services().proofs.heads(query.since)
+    consistency = None if found.consistency is None else [step.hex() for step in found.consistency]
+    return json_answer({"heads": [head_to_json(signed) for signed in found.heads], "consistency": consistency})
+
+
+@blueprint.get("/integrity/proof/<episode_id>", responses={200: ProofAnswer})
+def get_proof(path: EpisodePath, query: ProofQuery) -> Response:
+    """Prove that a version of an episode stands in the sealed ledger; after a deletion too."""
+    agent_id = find_agent(query.agent_id)
+    return json_answer(proof_to_json(services().proofs.prove(agent_id, path.episode_id, query.version)))

@@ -50,6 +50,8 @@ ROUTE_POLICIES: Mapping[str, RoutePolicy] = {
     "search.search_memory": Permission.READ_MEMORY,
     "integrity.verify": Permission.VERIFY_RECEIPTS,
     "integrity.get_identity": Permission.READ_INTEGRITY,
+    "integrity.get_heads": Permission.VERIFY_RECEIPTS,
+    "integrity.get_proof": Permission.VERIFY_RECEIPTS,
     "operations.get_health": Permission.READ_HEALTH,
     "operations.get_liveness": Access.OPEN,
     "operations.get_readiness": Access.OPEN,

@@ -60,6 +60,8 @@ ledger_heads = Table(
     Column("previous_sha256", LargeBinary, nullable=False),
     Column("signature", LargeBinary, nullable=False),
     Column("sealed_at", TimestampTz, nullable=False, server_default=NOW),
+    Column("tree_root", LargeBinary, nullable=False),
+    Column("public_key", LargeBinary, nullable=False),
     PrimaryKeyConstraint("range_no", name="pk_ledger_heads"),
     schema="memory_system",
 )

@@ -6,7 +6,7 @@ import string
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.config import ALL_SECRETS, PASSWORD_SECRETS, Settings
+from app.config import ADMIN_KEY_SECRET, ALL_SECRETS, Settings
 from app.errors import ConfigurationError
 
 _ALPHANUMERICS = string.ascii_letters + string.digits
@@ -86,9 +86,9 @@ def _create(path: Path, value: str) -> bool:
 
 
 def _value(name: str) -> str:
-    if name in PASSWORD_SECRETS:
-        return _random(_PASSWORD_CHARACTERS)
-    return _ADMIN_KEY_PREFIX + _random(_KEY_CHARACTERS)
+    if name == ADMIN_KEY_SECRET:
+        return _ADMIN_KEY_PREFIX + _random(_KEY_CHARACTERS)
+    return _random(_PASSWORD_CHARACTERS)
 
 
 def _random(length: int) -> str:

@@ -221,6 +221,7 @@ class Doubles:
     working: Nothing = field(default_factory=Nothing)
     semantic: Nothing = field(default_factory=Nothing)
     consciousness: Nothing = field(default_factory=Nothing)
+    proofs: Nothing = field(default_factory=Nothing)
     agents: Nothing = field(default_factory=Nothing)
     exports: Nothing = field(default_factory=Nothing)
     imports: Nothing = field(default_factory=Nothing)

@@ -55,6 +55,8 @@ EXPECTED: list[tuple[str, str, Any, tuple[int, int, int, int]]] = [
     ("GET", "/export", None, (404, 404, 404, 403)),
     ("POST", "/import", None, (415, 415, 403, 403)),
     ("POST", "/integrity/verify", RECEIPTS, (200, 200, 200, 200)),
+    ("GET", "/integrity/heads", None, (404, 404, 404, 404)),
+    ("GET", "/integrity/proof/7b0c4f9a-3c1d-4a57-9d7e-0d3a6b6f0a11", None, (404, 404, 404, 404)),
     ("GET", "/integrity", None, (200, 403, 403, 200)),
     ("GET", "/stats", None, (200, 200, 200, 200)),
     ("GET", "/queue", None, (200, 403, 403, 200)),

@@ -1,12 +1,14 @@
 """Bodies and answers of the routes that prove what is stored."""
 
+from datetime import datetime
 from typing import Annotated, Self
 from uuid import UUID
 
 from pydantic import BaseModel, Field, Strict, model_validator
 from pydantic_core import PydanticCustomError
 
-from app.fields import AgentId, HexDigest, JsonObject, Moment, SeqNumber, StrictModel
+from app.api.schemas.episodes import AgentQuery
+from app.fields import AgentId, HexDigest, JsonObject, Moment, QueryModel, SeqNumber, StrictModel
 
 MAX_RANGE = 10_000
 
@@ -69,3 +71,50 @@ class IdentityAnswer(BaseModel):
     dead: int
     deleted: int
     drift: int
+
+
+class HeadsQuery(QueryModel):
+    """What GET /integrity/heads takes."""
+
+    since: int | None = Field(None, ge=0, lt=2**63, description="range_no of a head that you know: adds the proof that its tree goes on.")
+
+
+class ProofQuery(AgentQuery):
+    """What GET /integrity/proof/{episode_id} takes."""
+
+    version: int | None = Field(None, ge=1, lt=2**31, description="Which version of the episode; the latest by default.")
+
+
+class HeadAnswer(BaseModel):
+    """The signed head of a sealed range; hashes, key and signature in hex."""
+
+    range_no: int
+    first_ledger_seq: int
+    last_ledger_seq: int
+    void_count: int
+    merkle_root: str
+    tree_root: str
+    previous_sha256: str
+    sealed_at: datetime
+    public_key: str
+    signature: str
+
+
+class HeadsAnswer(BaseModel):
+    """Every head, in order; `consistency` is null unless `since` was given."""
+
+    heads: list[HeadAnswer]
+    consistency: list[str] | None
+
+
+class ProofAnswer(BaseModel):
+    """That a version of an episode stands in the sealed ledger: paths are hashes in hex, the nearest first."""
+
+    episode_id: UUID
+    version: int
+    ledger_seq: int
+    event: str
+    leaf: str
+    range_path: list[str]
+    tree_path: list[str]
+    head: HeadAnswer

@@ -1,0 +1,183 @@
+"""`integrity`: receipts verified, the ledger sealed and audited, and receipts proved to whoever has no database."""
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, TextIO
+from uuid import UUID
+
+import click
+from rich.table import Table
+
+from app.bootstrap import build_sealing_service
+from app.cli.console import json_option, open_services, print_json, print_table, progress_bar
+from app.config import load_settings
+from app.errors import InvalidRequest, NexusError
+from app.integrity.heads import SignedHead, check_chain
+from app.integrity.proofs import check_receipt, head_from_json, head_to_json, proof_to_json
+from app.integrity.service import ReceiptClaim, Verdict
+
+_LOST = {"missing", "altered"}
+_RECEIPTS_A_STEP = 1000
+_NEEDED = {"episode_id", "version", "content_sha256", "nonce"}
+
+
+@click.group()
+def integrity() -> None:
+    """Proof: verify receipts, seal the ledger, check it, with or without a database."""
+
+
+def _receipts(file: TextIO) -> Iterator[dict[str, Any]]:
+    """Yield the receipts of a file: one JSON object a line, as the API answered, whether for one episode or for a batch."""
+    for number, line in enumerate(file, start=1):
+        if not line.strip():
+            continue
+        try:
+            value = json.loads(line)
+        except ValueError:
+            value = None
+        found = value["items"] if isinstance(value, dict) and isinstance(value.get("items"), list) else [value]
+        if not all(isinstance(receipt, dict) and receipt.keys() >= _NEEDED for receipt in found):
+            raise InvalidRequest(f"line {number} of {file.name} is not a receipt")
+        yield from found
+
+
+def _claim(receipt: dict[str, Any]) -> ReceiptClaim:
+    try:
+        return ReceiptClaim(
+            episode_id=UUID(receipt["episode_id"]),
+            seq=int(receipt["seq"]),
+            version=int(receipt["version"]),
+            content_sha256=bytes.fromhex(receipt["content_sha256"]).hex(),
+            nonce=UUID(hex=receipt["nonce"]).hex,
+        )
+    except (KeyError, ValueError, TypeError) as error:
+        raise InvalidRequest(f"a receipt is malformed: {error}") from error
+
+
+@integrity.command()
+@click.argument("receipts", type=click.File("r", encoding="utf-8"))
+@json_option
+def verify(receipts: TextIO, as_json: bool) -> None:
+    """Say what became of each receipt of a file; exit status 1 when one is missing or altered."""
+    service = open_services().integrity
+    claims = [_claim(receipt) for receipt in _receipts(receipts)]
+    verdicts: list[Verdict] = []
+    with progress_bar("receipts", len(claims)) as advance:
+        for step in _steps(claims):
+            verdicts.extend(service.verify_receipts(None, step))
+            advance(len(step))
+    summary = Counter(verdict.verdict for verdict in verdicts)
+    if as_json:
+        print_json({"verdicts": verdicts, "summary": summary})
+    else:
+        _print_summary(summary, [verdict for verdict in verdicts if verdict.verdict in _LOST])
+    if _LOST & summary.keys():
+        sys.exit(1)
+
+
+def _steps(claims: list[ReceiptClaim]) -> Iterator[list[ReceiptClaim]]:
+    for start in range(0, len(claims), _RECEIPTS_A_STEP):
+        yield claims[start : start + _RECEIPTS_A_STEP]
+
+
+def _print_summary(summary: Counter[str], lost: list[Verdict]) -> None:
+    table = Table("verdict", "episodes")
+    for word, count in summary.most_common():
+        table.add_row(word, str(count))
+    print_table(table)
+    for verdict in lost:
+        click.echo(f"{verdict.episode_id} seq {verdict.seq}: {verdict.verdict}: {verdict.detail}", err=True)
+
+
+@integrity.command()
+@click.option("--everything", is_flag=True, help="Seal the rest too, however few entries it has.")
+@json_option
+def seal(everything: bool, as_json: bool) -> None:
+    """Seal what is settled of the ledger; it is done by itself every minute, for what is full or an hour old."""
+    open_services().database.close()
+    sealed = build_sealing_service(load_settings()).seal(everything=everything)
+    if as_json:
+        print_json(sealed)
+        return
+    click.echo(f"{sealed.ranges} ranges sealed, {sealed.waiting} entries wait")
+
+
+@integrity.command()
+@json_option
+def audit(as_json: bool) -> None:
+    """Read the sealed ledger again and compare it with its heads; exit status 1 when something is not as it was sealed."""
+    problems = open_services().proofs.audit()
+    if as_json:
+        print_json({"problems": problems})
+    for problem in problems:
+        click.echo(problem, err=True)
+    if problems:
+        sys.exit(1)
+    if not as_json:
+        click.echo("the sealed ledger is as it was sealed")
+
+
+@integrity.command()
+def heads() -> None:
+    """Print every signed head as JSON, for check-offline; publish it where nobody can change it unseen."""
+    print_json({"heads": [head_to_json(signed) for signed in open_services().proofs.heads().heads]})
+
+
+@integrity.command()
+@click.argument("receipts", type=click.File("r", encoding="utf-8"))
+def prove(receipts: TextIO) -> None:
+    """Print each receipt of a file with its proof, one a line, for check-offline; exit status 1 when one has none yet."""
+    service = open_services().proofs
+    without = 0
+    for receipt in _receipts(receipts):
+        claim = _claim(receipt)
+        try:
+            proof = proof_to_json(service.prove(None, claim.episode_id, claim.version))
+        except NexusError as error:
+            without += 1
+            click.echo(f"{claim.episode_id} version {claim.version}: {error.message}", err=True)
+            continue
+        print_json({**receipt, "proof": proof})
+    if without:
+        sys.exit(1)
+
+
+@integrity.command("check-offline")
+@click.argument("receipts", type=click.File("r", encoding="utf-8"))
+@click.argument("heads_file", metavar="HEADS", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--public-key", default=None, metavar="HEX", help="The key that you trust; that of the first head if not given.")
+@json_option
+def check_offline(receipts: TextIO, heads_file: Path, public_key: str | None, as_json: bool) -> None:
+    """Check receipts with their proofs against signed heads; needs no database. Exit status 1 when one is not proved."""
+    chain = _read_heads(heads_file)
+    try:
+        trusted = None if public_key is None else bytes.fromhex(public_key)
+    except ValueError as error:
+        raise InvalidRequest("--public-key must be 64 hex digits") from error
+    problems = check_chain(chain, trusted)
+    checked = 0
+    for receipt in _receipts(receipts):
+        checked += 1
+        proof = receipt.get("proof")
+        reason = "it has no proof; `integrity prove` adds it" if proof is None else check_receipt(receipt, proof, chain)
+        if reason is not None:
+            problems.append(f"{receipt['episode_id']} version {receipt['version']}: {reason}")
+    if as_json:
+        print_json({"receipts": checked, "heads": len(chain), "problems": problems})
+    else:
+        for problem in problems:
+            click.echo(problem, err=True)
+        click.echo(f"{checked} receipts, {len(chain)} heads, {len(problems)} problems")
+    if problems:
+        sys.exit(1)
+
+
+def _read_heads(file: Path) -> list[SignedHead]:
+    try:
+        value = json.loads(file.read_text(encoding="utf-8"))
+        return [head_from_json(one) for one in (value["heads"] if isinstance(value, dict) else value)]
+    except (ValueError, KeyError, TypeError) as error:
+        raise InvalidRequest(f"{file} does not hold heads as `integrity heads` prints them") from error
