@@ -1,6 +1,6 @@
 """What beat sends, and how often: data only. Several beats do no harm, because each tick is claimed once in PostgreSQL."""
 
-from tasks.names import ENQUEUE_MISSING, PRUNE, QUEUE_UPKEEP, SEAL_LEDGER
+from tasks.names import ENQUEUE_MISSING, PRUNE, QUEUE_UPKEEP, RECONCILE, SEAL_LEDGER
 
 BEAT_SCHEDULE = {
     "enqueue episodes that the triggers missed": {
@@ -13,6 +13,18 @@ BEAT_SCHEDULE = {
         "task": SEAL_LEDGER,
         "schedule": 60.0,
         "kwargs": {"period_seconds": 60},
+        "options": {"queue": QUEUE_UPKEEP},
+    },
+    "compare working memory with Redis": {
+        "task": RECONCILE,
+        "schedule": 300.0,
+        "kwargs": {"kind": "working", "period_seconds": 300},
+        "options": {"queue": QUEUE_UPKEEP},
+    },
+    "compare episodes with their vectors": {
+        "task": RECONCILE,
+        "schedule": 3600.0,
+        "kwargs": {"kind": "vectors", "period_seconds": 3600},
         "options": {"queue": QUEUE_UPKEEP},
     },
     "forget old ticks and silent processes": {

@@ -2,6 +2,9 @@
 
 from dataclasses import dataclass
 
+from redis import Redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from sqlalchemy.exc import DBAPIError
 
 from app.agents.service import AgentService
@@ -28,6 +31,7 @@ from app.observability.health import HealthService
 from app.queue.dead import DeadRowService
 from app.queue.service import QueueService
 from app.queue.status import QueueStatusService
+from app.reconcile.service import ReconciliationService
 from app.redis_client import BestEffortRedis
 from app.search.encoding import QueryEncoder
 from app.search.service import SearchService
@@ -67,6 +71,7 @@ class WorkerServices:
     queue: QueueService
     embedding: EmbeddingService
     sealing: SealingService
+    reconciliation: ReconciliationService
 
 
 def build_cache_redis(settings: Settings) -> BestEffortRedis:
@@ -172,6 +177,22 @@ def build_sealing_service(settings: Settings) -> SealingService:
     return _sealing(Database(settings, "nexus_worker", "nexus sealing"), settings)
 
 
+def _reconciliation(database: Database, settings: Settings) -> ReconciliationService:
+    redis = Redis.from_url(
+        settings.reconciler_dsn,
+        socket_connect_timeout=2,
+        socket_timeout=5,
+        retry=Retry(NoBackoff(), 1),
+        client_name="nexus-reconciler",
+    )
+    return ReconciliationService(database, redis, ContextCache(build_cache_redis(settings)))
+
+
+def build_reconciliation_service(settings: Settings) -> ReconciliationService:
+    """Return what compares the stores, logged in as nexus_worker; a range may take longer than a request's statement."""
+    return _reconciliation(Database(settings, "nexus_worker", "nexus reconciliation", statement_timeout_seconds=0), settings)
+
+
 def build_worker_services(settings: Settings, load: LoadEncoder | None = None, database: Database | None = None) -> WorkerServices:
     """Load the model and return the services of a pool child; takes seconds.
 
@@ -187,4 +208,4 @@ def build_worker_services(settings: Settings, load: LoadEncoder | None = None, d
     database = database or _queue_database(settings, "nexus worker")
     cache = ListCache(build_cache_redis(settings))
     embedding = EmbeddingService(database, load or _loader(settings, settings.worker_threads), cache, settings)
-    return WorkerServices(QueueService(database, settings), embedding, _sealing(database, settings))
+    return WorkerServices(QueueService(database, settings), embedding, _sealing(database, settings), _reconciliation(database, settings))

@@ -66,6 +66,9 @@ class Settings(BaseSettings):
     )
     redis_cache_user: str = Field("nexus_cache", description="ACL user of the cache; empty for a server with one password only.")
     redis_broker_user: str = Field("nexus_broker", description="ACL user of the broker; empty for a server with one password only.")
+    redis_reconciler_user: str = Field(
+        "nexus_reconciler", description="ACL user of reconciliation, which runs scripts; empty for a server with one password only."
+    )
     rabbitmq_user: str = Field("nexus", description="User of a RabbitMQ broker whose URL names none.")
 
     # Database behaviour.
@@ -212,6 +215,11 @@ class Settings(BaseSettings):
     def cache_dsn(self) -> str:
         """The URL of the cache with credentials."""
         return self._with_redis_credentials(self.redis_url, self.redis_cache_user)
+
+    @property
+    def reconciler_dsn(self) -> str:
+        """The URL of the cache with the credentials of reconciliation."""
+        return self._with_redis_credentials(self.redis_url, self.redis_reconciler_user)
 
     @property
     def broker_is_rabbitmq(self) -> bool:

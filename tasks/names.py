@@ -6,6 +6,7 @@ EMBED_BATCH = "embedding.embed_batch"
 PRUNE = "upkeep.prune"
 ENQUEUE_MISSING = "upkeep.enqueue_missing"
 SEAL_LEDGER = "upkeep.seal_ledger"
+RECONCILE = "upkeep.reconcile"
 
 QUEUE_UPKEEP = "upkeep"
 CONSUMED_QUEUES = (*EMBED_QUEUES, QUEUE_UPKEEP)

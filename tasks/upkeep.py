@@ -1,8 +1,9 @@
 """The periodic tasks, each run once a tick however many beats send it."""
 
+from app.reconcile.service import Kind
 from tasks.celery_app import app
 from tasks.lifecycle import child
-from tasks.names import ENQUEUE_MISSING, PRUNE, SEAL_LEDGER
+from tasks.names import ENQUEUE_MISSING, PRUNE, RECONCILE, SEAL_LEDGER
 
 
 @app.task(name=ENQUEUE_MISSING)
@@ -24,3 +25,12 @@ def seal_ledger(*, period_seconds: int) -> int:
     """Seal what is full or old enough of the ledger and return how many ranges."""
     services = child().services
     return services.sealing.seal().ranges if services.queue.begin_tick(SEAL_LEDGER, period_seconds) else 0
+
+
+@app.task(name=RECONCILE)
+def reconcile(*, kind: Kind, period_seconds: int) -> dict[str, int]:
+    """Compare the stores, repair what differs, and return how much of what was found."""
+    services = child().services
+    if not services.queue.begin_tick(f"{RECONCILE}.{kind}", period_seconds):
+        return {}
+    return dict(services.reconciliation.run(kind).found)

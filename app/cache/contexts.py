@@ -60,14 +60,18 @@ class ContextCache:
         """Remove what a transaction deleted."""
         self._change(agent_id, context_id, None, None)
 
-    def refill(self, agent_id: str, context_id: str, value: bytes, expires_at: datetime, generation: int) -> None:
-        """Write what was read from PostgreSQL, if nobody changed the agent's working memory since `generation` was read."""
+    def refill(self, agent_id: str, context_id: str, value: bytes, expires_at: datetime, generation: int) -> bool:
+        """Write what was read from PostgreSQL, if nobody changed the agent's working memory since `generation` was read.
+
+        Returns:
+            Whether it was written.
+        """
         generation_key, key = keys.working_generation(agent_id), keys.working(agent_id, context_id)
 
         def put(pipeline: Any) -> None:
             pipeline.set(key, value, pxat=_milliseconds(expires_at))
 
-        self._redis.attempt("refill a working memory", lambda redis: _if_unchanged(redis, generation_key, generation, put))
+        return bool(self._redis.attempt("refill a working memory", lambda redis: _if_unchanged(redis, generation_key, generation, put)))
 
     def _change(self, agent_id: str, context_id: str, generation: int | None, put: _Put | None) -> None:
         self._pay()

@@ -23,6 +23,17 @@ def working(agent_id: str, context_id: str) -> str:
     return f"nexus:working:{agent_id}:{context_id}"
 
 
+def parse_working(key: bytes) -> tuple[str, str] | None:
+    """Return (agent_id, context_id) of a key that `working` could have made, or None: such a key is of no context."""
+    try:
+        parts = key.decode().split(":")
+    except UnicodeDecodeError:
+        return None
+    if len(parts) != 4 or "\0" in key.decode():
+        return None
+    return parts[2], parts[3]
+
+
 def working_generation(agent_id: str) -> str:
     """Return the key of the number that every write of the agent's working memory changes."""
     return f"nexus:working-generation:{agent_id}"

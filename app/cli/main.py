@@ -19,6 +19,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "keys": ("app.cli.keys:keys", "API keys: issue, list, revoke."),
     "psql": ("app.cli.stack:psql", "Open psql on the running stack."),
     "queue": ("app.cli.queue:queue", "The embedding queue: status, dead rows, replay, advice on workers."),
+    "reconcile": ("app.cli.reconcile:reconcile", "Compare the stores and repair what differs; earlier runs."),
     "secrets": ("app.cli.secrets:secrets", "Secret files: write the missing ones."),
     "stack": ("app.cli.stack:stack", "The embedded stack: up, down, status."),
 }

@@ -1,0 +1,96 @@
+"""`reconcile`: the stores compared and repaired on demand, and what earlier runs found."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, get_args
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from app.bootstrap import build_reconciliation_service
+from app.cli.console import json_option, open_services, print_json, print_table
+from app.config import load_settings
+from app.reconcile.service import Kind, ReconciliationService, Report, Tell
+
+_FOUND = 3
+"""Exit status of a dry run that found something."""
+
+
+@click.group()
+def reconcile() -> None:
+    """Compare the stores and repair what differs; earlier runs."""
+
+
+def _service() -> ReconciliationService:
+    # Whether a stack runs is said in one way; nothing of it is used.
+    open_services().database.close()
+    return build_reconciliation_service(load_settings())
+
+
+@contextmanager
+def _bar(kind: Kind) -> Iterator[Tell]:
+    columns = (TextColumn(f"{kind}: ranges"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
+        task = progress.add_task(kind, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+@reconcile.command()
+@click.option("--kind", type=click.Choice([*get_args(Kind), "all"]), default="all", show_default=True, help="Which stores.")
+@click.option("--dry-run", is_flag=True, help="Find, and repair nothing; exit status 3 when something was found.")
+@click.option("--deep", is_flag=True, help="Compute the hash of every vector too, to find altered ones.")
+@json_option
+def run(kind: str, dry_run: bool, deep: bool, as_json: bool) -> None:
+    """Compare PostgreSQL with Redis (working) and episodes with their vectors (vectors), and repair what differs."""
+    service = _service()
+    reports: list[Report] = []
+    for one in get_args(Kind):
+        if kind in (one, "all"):
+            with _bar(one) as tell:
+                reports.append(service.run(one, dry_run=dry_run, deep=deep, tell=tell))
+    if as_json:
+        print_json(reports)
+    else:
+        _print_reports(reports)
+    if dry_run and any(report.found for report in reports):
+        sys.exit(_FOUND)
+
+
+def _print_reports(reports: list[Report]) -> None:
+    table = Table("kind", "ranges", "different", "found", "repaired")
+    for report in reports:
+        table.add_row(report.kind, str(report.ranges_compared), str(report.ranges_different), _words(report.found), _words(report.repaired))
+    print_table(table)
+
+
+def _words(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in sorted(counts.items())) or "nothing"
+
+
+@reconcile.command()
+@click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="How many.")
+@json_option
+def runs(limit: int, as_json: bool) -> None:
+    """List the latest runs, also those that went by themselves, the latest first."""
+    found = _service().runs(limit)
+    if as_json:
+        print_json(found)
+        return
+    table = Table("started", "kind", "took", "ranges", "different", "found", "repaired", "error")
+    for one in found:
+        took: Any = "runs or died" if one.finished_at is None else f"{(one.finished_at - one.started_at).total_seconds():.1f} s"
+        kind = f"{one.kind} (dry)" if one.dry_run else one.kind
+        table.add_row(
+            f"{one.started_at:%Y-%m-%d %H:%M:%S}Z",
+            kind,
+            took,
+            str(one.ranges_compared),
+            str(one.ranges_different),
+            _words(one.found),
+            _words(one.repaired),
+            one.error or "",
+        )
+    print_table(table)

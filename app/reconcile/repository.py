@@ -1,0 +1,226 @@
+"""All SQL of reconciliation: digests of ranges, the rows of those that differ, and the record of runs."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import orjson
+from sqlalchemy import Connection, text
+
+from app.reconcile.drift import Expected
+from app.working.models import ContextView
+
+# Only what should be in Redis: it has an end, and more than five seconds until then, so that it cannot run out while both sides are asked.
+_CACHED = "w.expires_at > now() + interval '5 seconds'"
+
+_LAST_CONTEXT = text("SELECT coalesce(max(seq), 0) FROM nexus_memory.working_memory_contexts")
+# One row for each 1,000 contexts: their keys, and one digest. The hashes stay here.
+_CONTEXT_DIGESTS = text(
+    f"""
+    SELECT array_agg(n.agent_id ORDER BY n.seq) AS agent_ids, array_agg(n.context_id ORDER BY n.seq) AS context_ids,
+           array_agg((extract(epoch FROM n.expires_at) * 1000)::bigint ORDER BY n.seq) AS expires_ms, count(n.cache_sha1) AS hashed,
+           bit_xor(('x' || encode(n.cache_sha1, 'hex'))::bit(160))::text AS digest
+    FROM (
+        SELECT w.*, (row_number() OVER (ORDER BY w.seq) - 1) / :portion AS portion
+        FROM nexus_memory.working_memory_contexts w WHERE w.seq BETWEEN :first AND :last AND {_CACHED}
+    ) n
+    GROUP BY n.portion ORDER BY n.portion
+    """
+)
+_EXPECTED = text(
+    f"""
+    SELECT w.agent_id, w.context_id, w.cache_sha1, w.expires_at FROM nexus_memory.working_memory_contexts w
+    JOIN unnest(CAST(:agent_ids AS text[]), CAST(:context_ids AS text[])) AS k (agent_id, context_id)
+        ON k.agent_id = w.agent_id AND k.context_id = w.context_id
+    WHERE {_CACHED}
+    """
+)
+_KNOWN = text(
+    """
+    SELECT w.agent_id, w.context_id FROM nexus_memory.working_memory_contexts w
+    JOIN unnest(CAST(:agent_ids AS text[]), CAST(:context_ids AS text[])) AS k (agent_id, context_id)
+        ON k.agent_id = w.agent_id AND k.context_id = w.context_id
+    WHERE w.expires_at > now()
+    """
+)
+_VIEW = text(
+    """
+    SELECT agent_id, context_id, seq, session_id, context_type, active_content, priority, ttl_seconds, expires_at, created_at, updated_at
+    FROM nexus_memory.working_memory_contexts w WHERE agent_id = :agent_id AND context_id = :context_id AND w.expires_at > now()
+    """
+)
+# Only if nobody changed the row since it was read: its writer knows better.
+_SET_HASH = text(
+    "UPDATE nexus_memory.working_memory_contexts SET cache_sha1 = :cache_sha1 WHERE agent_id = :agent_id AND context_id = :context_id"
+    " AND updated_at = :updated_at AND cache_sha1 IS DISTINCT FROM :cache_sha1"
+)
+_SWEEP = text(
+    """
+    DELETE FROM nexus_memory.working_memory_contexts w USING (
+        SELECT agent_id, context_id FROM nexus_memory.working_memory_contexts
+        WHERE expires_at < now() - interval '1 minute' ORDER BY expires_at LIMIT :most FOR UPDATE SKIP LOCKED
+    ) e WHERE w.agent_id = e.agent_id AND w.context_id = e.context_id
+    """
+)
+
+_LAST_EPISODE = text("SELECT coalesce(max(seq), 0) FROM nexus_memory.zep_episodic_memory")
+# stale: a chunk of another input; missing: no vector of the present input, and no work that will make one; torn: the vector is there
+# and the episode's row does not say so; altered: a vector is not the one that was computed, looked for only when asked.
+_VECTOR_DRIFT = """
+    SELECT e.episode_id, CASE
+            WHEN v.is_altered THEN 'altered'
+            WHEN v.has_stale THEN 'stale'
+            WHEN NOT coalesce(v.has_fresh, false) AND coalesce(q.state, 'done') = 'done' THEN 'missing'
+            WHEN v.has_fresh AND e.embedding_sha256 IS DISTINCT FROM e.input_sha256 AND coalesce(q.state, 'done') = 'done' THEN 'torn'
+        END AS drift
+    FROM nexus_memory.zep_episodic_memory e
+    JOIN memory_system.embedding_models m ON m.is_active
+    LEFT JOIN memory_system.embeddings_queue q ON q.target_kind = 'episodic' AND q.target_id = e.episode_id AND q.model_id = m.model_id
+    LEFT JOIN LATERAL (
+        SELECT bool_or(c.input_sha256 = e.input_sha256) AS has_fresh, bool_or(c.input_sha256 <> e.input_sha256) AS has_stale,
+               CAST(:deep AS boolean) AND bool_or(c.vector_sha256 <> sha256(public.vector_send(c.embedding))) AS is_altered
+        FROM nexus_memory.episode_chunks c WHERE c.episode_id = e.episode_id AND c.model_id = m.model_id
+    ) v ON true
+    WHERE e.seq BETWEEN :first AND :last
+"""
+_COUNT_VECTOR_DRIFT = text(f"SELECT count(d.drift) FROM ({_VECTOR_DRIFT}) d")
+_LIST_VECTOR_DRIFT = text(f"SELECT d.episode_id, d.drift FROM ({_VECTOR_DRIFT}) d WHERE d.drift IS NOT NULL ORDER BY d.episode_id")
+_REPAIR_VECTORS = text("SELECT memory_system.repair_vectors(CAST(:ids AS uuid[]))")
+
+_BEGIN = text("INSERT INTO memory_system.reconciliation_runs (kind, dry_run) VALUES (:kind, :dry_run) RETURNING run_id")
+_END = text(
+    """
+    UPDATE memory_system.reconciliation_runs SET finished_at = now(), ranges_compared = :ranges_compared,
+        ranges_different = :ranges_different, found = CAST(:found AS jsonb), repaired = CAST(:repaired AS jsonb), error = :error
+    WHERE run_id = :run_id
+    """
+)
+_RUNS = text(
+    "SELECT run_id, kind, started_at, finished_at, dry_run, ranges_compared, ranges_different, found, repaired, error"
+    " FROM memory_system.reconciliation_runs ORDER BY started_at DESC LIMIT :most"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Portion:
+    """At most 1,000 contexts as PostgreSQL has them: their keys, when each ends (ms since 1970), and the digest over their hashes.
+
+    `xor` is None where no row has a hash; `hashed` counts those that have.
+    """
+
+    contexts: list[tuple[str, str]]
+    expires_ms: list[int]
+    hashed: int
+    xor: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One reconciliation as it was recorded; `finished_at` is None while it runs, and when its process died."""
+
+    run_id: UUID
+    kind: str
+    started_at: datetime
+    finished_at: datetime | None
+    dry_run: bool
+    ranges_compared: int
+    ranges_different: int
+    found: dict[str, int]
+    repaired: dict[str, int]
+    error: str | None
+
+
+def last_context(connection: Connection) -> int:
+    """Return the greatest seq of working memory; 0 when there is none."""
+    return int(connection.execute(_LAST_CONTEXT).scalar_one())
+
+
+def context_digests(connection: Connection, first: int, last: int, portion: int) -> list[Portion]:
+    """Return the portions of a range, in order; empty when nothing of it should be in Redis."""
+    portions = []
+    for row in connection.execute(_CONTEXT_DIGESTS, {"first": first, "last": last, "portion": portion}):
+        xor = None if row.digest is None else int(row.digest, 2).to_bytes(20, "big")
+        contexts = list(zip(row.agent_ids, row.context_ids, strict=True))
+        portions.append(Portion(contexts, list(row.expires_ms), row.hashed, xor))
+    return portions
+
+
+def _keys(contexts: Sequence[tuple[str, str]]) -> dict[str, list[str]]:
+    return {"agent_ids": [agent_id for agent_id, _ in contexts], "context_ids": [context_id for _, context_id in contexts]}
+
+
+def expected(connection: Connection, contexts: Sequence[tuple[str, str]]) -> dict[tuple[str, str], Expected]:
+    """Return what PostgreSQL says of contexts, by key; those that are gone, or about to end, are absent."""
+    rows = connection.execute(_EXPECTED, _keys(contexts))
+    return {
+        (row.agent_id, row.context_id): Expected(
+            row.agent_id, row.context_id, None if row.cache_sha1 is None else bytes(row.cache_sha1), row.expires_at
+        )
+        for row in rows
+    }
+
+
+def known(connection: Connection, contexts: Sequence[tuple[str, str]]) -> set[tuple[str, str]]:
+    """Return those of the contexts that are live and may be in Redis."""
+    return {(row.agent_id, row.context_id) for row in connection.execute(_KNOWN, _keys(contexts))}
+
+
+def view(connection: Connection, agent_id: str, context_id: str) -> ContextView | None:
+    """Return a live context that has an end, or None."""
+    row = connection.execute(_VIEW, {"agent_id": agent_id, "context_id": context_id}).one_or_none()
+    return None if row is None else ContextView(**row._mapping)
+
+
+def set_hash(connection: Connection, view: ContextView, cache_sha1: bytes) -> None:
+    """Note which bytes Redis should hold of a context, unless it was changed since it was read."""
+    connection.execute(
+        _SET_HASH,
+        {"cache_sha1": cache_sha1, "agent_id": view.agent_id, "context_id": view.context_id, "updated_at": view.updated_at},
+    )
+
+
+def sweep(connection: Connection, most: int) -> int:
+    """Delete up to `most` contexts that ended a minute ago or longer, and return how many."""
+    return connection.execute(_SWEEP, {"most": most}).rowcount
+
+
+def last_episode(connection: Connection) -> int:
+    """Return the greatest seq of an episode; 0 when there is none."""
+    return int(connection.execute(_LAST_EPISODE).scalar_one())
+
+
+def count_vector_drift(connection: Connection, first: int, last: int, *, deep: bool) -> int:
+    """Return how many episodes of a range have something wrong with their vectors, computed where they lie."""
+    return int(connection.execute(_COUNT_VECTOR_DRIFT, {"first": first, "last": last, "deep": deep}).scalar_one())
+
+
+def vector_drift(connection: Connection, first: int, last: int, *, deep: bool) -> dict[UUID, str]:
+    """Return what is wrong, by episode; empty when nothing is."""
+    rows = connection.execute(_LIST_VECTOR_DRIFT, {"first": first, "last": last, "deep": deep})
+    return {row.episode_id: row.drift for row in rows}
+
+
+def repair_vectors(connection: Connection, ids: Sequence[UUID]) -> int:
+    """Delete wrong chunks of the episodes, enqueue them, and return how many were enqueued."""
+    return int(connection.execute(_REPAIR_VECTORS, {"ids": list(map(str, ids))}).scalar_one())
+
+
+def begin_run(connection: Connection, kind: str, *, dry_run: bool) -> UUID:
+    """Record that a run begins, and return its id."""
+    run_id: UUID = connection.execute(_BEGIN, {"kind": kind, "dry_run": dry_run}).scalar_one()
+    return run_id
+
+
+def end_run(connection: Connection, run_id: UUID, values: dict[str, Any]) -> None:
+    """Record what a run found."""
+    connection.execute(
+        _END,
+        values | {"run_id": run_id, "found": orjson.dumps(values["found"]).decode(), "repaired": orjson.dumps(values["repaired"]).decode()},
+    )
+
+
+def runs(connection: Connection, most: int) -> list[Run]:
+    """Return the latest runs, the latest first."""
+    return [Run(**row._mapping) for row in connection.execute(_RUNS, {"most": most})]

@@ -1,0 +1,234 @@
+"""Reconciliation: both sides compute what they hold where it lies, and only a range on which they differ is read and repaired."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Literal
+
+import structlog
+from redis import Redis
+from redis.exceptions import RedisError
+
+from app.cache import keys
+from app.cache.contexts import ContextCache, sha1
+from app.cache.digests import KEYS_A_CALL, RedisDigests
+from app.db import Database
+from app.errors import NexusError, Unavailable
+from app.reconcile import repository
+from app.reconcile.drift import Drift, judge
+from app.reconcile.repository import Portion, Run
+from app.serialization import to_json
+
+_log = structlog.get_logger(__name__)
+
+RANGE_SIZE = 10_000
+
+Kind = Literal["working", "vectors"]
+Tell = Callable[[int, int], None]
+"""Told after each range: how many ranges are done, and how many there are."""
+
+_IDS_A_STEP = 500
+_SWEPT_A_STEP = 1000
+
+
+@dataclass(slots=True)
+class Report:
+    """What a run compared, found and repaired, by kind of drift. Memory is bounded by one range however large the store is."""
+
+    kind: Kind
+    dry_run: bool
+    ranges_compared: int = 0
+    ranges_different: int = 0
+    found: Counter[str] = field(default_factory=Counter)
+    repaired: Counter[str] = field(default_factory=Counter)
+    error: str | None = None
+
+
+class ReconciliationService:
+    """Compares PostgreSQL with Redis, and episodes with their vectors.
+
+    Args:
+        database: Logged in as nexus_worker.
+        redis: A client of the user that may run scripts.
+        cache: Writes values, guarded against writers that come in between.
+    """
+
+    def __init__(self, database: Database, redis: Redis, cache: ContextCache) -> None:
+        self._database = database
+        self._redis = redis
+        self._digests = RedisDigests(redis)
+        self._cache = cache
+
+    def run(self, kind: Kind, *, dry_run: bool = False, deep: bool = False, tell: Tell = lambda _done, _of: None) -> Report:
+        """Compare everything of a kind, repair what differs, record the run, and return what it found. Several at once do no harm.
+
+        Args:
+            kind: working compares PostgreSQL with Redis; vectors compares episodes with their chunks and their work.
+            dry_run: Find, and repair nothing.
+            deep: Compute the hash of every vector too, to find those that were altered; vectors only.
+            tell: Told how far it is.
+
+        Raises:
+            Unavailable: A store went away; the record says how far it came, and the next run goes on.
+        """
+        report = Report(kind, dry_run)
+        with self._database.transaction() as connection:
+            run_id = repository.begin_run(connection, kind, dry_run=dry_run)
+        try:
+            if kind == "working":
+                self._reconcile_working(report, tell)
+            else:
+                self._reconcile_vectors(report, tell, deep=deep)
+        except RedisError as error:
+            report.error = f"redis: {type(error).__name__}"
+            raise Unavailable(f"Redis went away ({type(error).__name__}); run it again when it is back") from error
+        except NexusError as error:
+            report.error = error.code
+            raise
+        finally:
+            with self._database.transaction() as connection:
+                values = {
+                    "ranges_compared": report.ranges_compared,
+                    "ranges_different": report.ranges_different,
+                    "found": _plain(report.found),
+                    "repaired": _plain(report.repaired),
+                    "error": report.error,
+                }
+                repository.end_run(connection, run_id, values)
+        if report.found:
+            _log.warning(
+                "drift_found",
+                kind=kind,
+                found=_plain(report.found),
+                repaired=_plain(report.repaired),
+                action="repaired by itself; if it comes back, look for what writes behind the service's back",
+            )
+        return report
+
+    def runs(self, most: int) -> list[Run]:
+        """Return the latest runs, the latest first."""
+        with self._database.transaction() as connection:
+            return repository.runs(connection, most)
+
+    def _reconcile_working(self, report: Report, tell: Tell) -> None:
+        if not report.dry_run:
+            self._sweep(report)
+        with self._database.transaction() as connection:
+            last = repository.last_context(connection)
+        ranges = list(_ranges(last))
+        for done, (first, end) in enumerate(ranges, start=1):
+            self._compare_working(report, first, end)
+            tell(done, len(ranges))
+        self._find_orphans(report)
+
+    def _sweep(self, report: Report) -> None:
+        """Delete contexts whose time is over; Redis forgot them by itself."""
+        while True:
+            with self._database.transaction() as connection:
+                swept = repository.sweep(connection, _SWEPT_A_STEP)
+            report.repaired.update({"expired": swept} if swept else {})
+            if swept < _SWEPT_A_STEP:
+                return
+
+    def _compare_working(self, report: Report, first: int, last: int) -> None:
+        with self._database.transaction() as connection:
+            portions = repository.context_digests(connection, first, last, KEYS_A_CALL)
+        report.ranges_compared += 1
+        different = [portion for portion in portions if not self._agrees(portion)]
+        if different:
+            report.ranges_different += 1
+        for portion in different:
+            self._repair_portion(report, portion)
+
+    def _agrees(self, portion: Portion) -> bool:
+        held = self._digests.digest(portion.contexts, portion.expires_ms)
+        size = len(portion.contexts)
+        return portion.hashed == size == held.count and portion.xor == held.xor and not held.wrong_ttl_count
+
+    def _repair_portion(self, report: Report, portion: Portion) -> None:
+        with self._database.transaction() as connection:
+            rows = repository.expected(connection, portion.contexts)
+        contexts = [context for context in portion.contexts if context in rows]
+        if not contexts:
+            return
+        now = datetime.now(UTC)
+        for context, held in zip(contexts, self._digests.details(contexts), strict=True):
+            drift = judge(rows[context], held, now)
+            # It may have been written between the two questions: only what is still so is drift.
+            if drift is not None and self._is_still(drift, context):
+                report.found[drift] += 1
+                if not report.dry_run:
+                    report.repaired[drift] += self._rewrite(*context)
+
+    def _is_still(self, drift: Drift, context: tuple[str, str]) -> bool:
+        with self._database.transaction() as connection:
+            row = repository.expected(connection, [context]).get(context)
+        return row is not None and judge(row, self._digests.details([context])[0], datetime.now(UTC)) is drift
+
+    def _rewrite(self, agent_id: str, context_id: str) -> int:
+        """Write a context to Redis as PostgreSQL has it, and return 1; 0 when somebody changed it meanwhile, whose word counts."""
+        generation = self._cache.generation(agent_id)
+        with self._database.transaction() as connection:
+            view = repository.view(connection, agent_id, context_id)
+            if view is None or view.expires_at is None:
+                return 0
+            value = to_json(view)
+            repository.set_hash(connection, view, sha1(value))
+        if generation is None:
+            return 0
+        return int(self._cache.refill(agent_id, context_id, value, view.expires_at, generation))
+
+    def _find_orphans(self, report: Report) -> None:
+        for found in self._digests.scan():
+            contexts = [context for context in map(keys.parse_working, found) if context is not None]
+            # Redis is asked first: a row is there before its key is.
+            with self._database.transaction() as connection:
+                known = repository.known(connection, contexts)
+            orphans = [key for key in found if keys.parse_working(key) not in known]
+            report.found.update({Drift.ORPHAN: len(orphans)} if orphans else {})
+            if orphans and not report.dry_run:
+                report.repaired[Drift.ORPHAN] += len(orphans)
+                self._remove(orphans)
+
+    def _remove(self, orphans: list[bytes]) -> None:
+        for key in orphans:
+            context = keys.parse_working(key)
+            if context is not None:
+                self._cache.remove(*context)
+        self._redis.unlink(*orphans)
+
+    def _reconcile_vectors(self, report: Report, tell: Tell, *, deep: bool) -> None:
+        with self._database.transaction() as connection:
+            last = repository.last_episode(connection)
+        ranges = list(_ranges(last))
+        for done, (first, end) in enumerate(ranges, start=1):
+            with self._database.transaction() as connection:
+                differs = repository.count_vector_drift(connection, first, end, deep=deep) > 0
+            report.ranges_compared += 1
+            if differs:
+                report.ranges_different += 1
+                self._repair_vectors(report, first, end, deep=deep)
+            tell(done, len(ranges))
+
+    def _repair_vectors(self, report: Report, first: int, last: int, *, deep: bool) -> None:
+        with self._database.transaction() as connection:
+            drift = repository.vector_drift(connection, first, last, deep=deep)
+        report.found.update(drift.values())
+        if report.dry_run:
+            return
+        ids = list(drift)
+        for start in range(0, len(ids), _IDS_A_STEP):
+            step = ids[start : start + _IDS_A_STEP]
+            with self._database.transaction() as connection:
+                repository.repair_vectors(connection, step)
+            report.repaired.update(drift[episode_id] for episode_id in step)
+
+
+def _plain(counts: Counter[str]) -> dict[str, int]:
+    return {str(name): count for name, count in counts.items()}
+
+
+def _ranges(last: int) -> Iterator[tuple[int, int]]:
+    for first in range(1, last + 1, RANGE_SIZE):
+        yield first, first + RANGE_SIZE - 1
