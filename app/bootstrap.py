@@ -21,6 +21,7 @@ from app.embedding.service import EmbeddingService, LoadEncoder
 from app.embedding.weights import find_source
 from app.episodes.service import EpisodeService
 from app.errors import DatabaseUnavailable
+from app.identity.rate_limit import RateLimiter
 from app.identity.service import KeyService
 from app.integrity.heads import Signer
 from app.integrity.proofs import ProofService
@@ -59,6 +60,7 @@ class Services:
     queue_status: QueueStatusService
     dead_rows: DeadRowService
     keys: KeyService
+    rate_limiter: RateLimiter
     agents: AgentService
     exports: ExportService
     imports: ImportService
@@ -122,6 +124,7 @@ def build_services(settings: Settings, load: LoadEncoder | None = None) -> Servi
         queue_status=QueueStatusService(database, settings),
         dead_rows=DeadRowService(database, ring=lambda: lists.invalidate((), ring=True)),
         keys=KeyService(database, settings.authentication_cache_seconds),
+        rate_limiter=RateLimiter(redis, settings.rate_limit_per_minute),
         agents=AgentService(database, AgentCache(redis)),
         exports=ExportService(database),
         imports=ImportService(database, lists, settings.default_language),

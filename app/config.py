@@ -91,6 +91,9 @@ class Settings(BaseSettings):
         86_400, ge=1, le=31_536_000, description="How long a working memory lives that names no time of its own, in seconds."
     )
     authentication_cache_seconds: float = Field(5.0, ge=0, description="How long a process trusts a key it has looked up.")
+    rate_limit_per_minute: int = Field(
+        0, ge=0, le=1_000_000, description="Requests that a key without a limit of its own may make in a minute; 0 for no limit."
+    )
 
     # Ledger.
     ledger_seal_seconds: float = Field(

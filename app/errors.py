@@ -89,6 +89,16 @@ class Gone(NexusError):
     code = "gone"
 
 
+class RateLimited(NexusError):
+    """The key has made as many requests as it may for now."""
+
+    code = "rate_limited"
+
+    def __init__(self, message: str, retry_after_seconds: int = 60) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+
+
 class Unavailable(NexusError):
     """A part that the request needs is not there now; the same request can succeed later."""
 

@@ -11,6 +11,7 @@ from app.api import (
     episodes,
     hooks,
     integrity,
+    keys,
     operations,
     problems,
     queue,
@@ -61,7 +62,7 @@ def create_app(settings: Settings, services: Services | None = None) -> Applicat
     authentication.install(app)
     requests.install(app)
     problems.install(app)
-    for resource in (episodes, working, semantic, consciousness, search, agents, transfer, integrity, queue, operations):
+    for resource in (episodes, working, semantic, consciousness, search, agents, transfer, integrity, queue, keys, operations):
         app.register_api(resource.blueprint)
     app.register_blueprint(docs.blueprint)
     docs.describe(app)

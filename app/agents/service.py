@@ -8,10 +8,10 @@ from uuid import UUID
 import structlog
 
 from app.agents import repository
+from app.audit import record
 from app.cache.agents import AgentCache
 from app.db import Database
 from app.errors import Unavailable
-from app.identity.audit import record
 
 _log = structlog.get_logger(__name__)
 

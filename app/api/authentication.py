@@ -54,6 +54,7 @@ def check_access() -> None:
     Raises:
         Unauthenticated: A key is needed and there is no good one.
         PermissionDenied: The key may not do this, or the route has no policy.
+        RateLimited: The key has made as many requests as it may in this minute; refused ones count too.
     """
     if request.endpoint is None:
         return  # No route matched: the router answers 404 or 405 itself.
@@ -69,6 +70,7 @@ def check_access() -> None:
         raise Unauthenticated("an API key is needed: send it as X-API-Key, or as Authorization: Bearer <key>")
     principal = services().keys.authenticate(key)
     context.add(role=principal.role)
+    services().rate_limiter.count(principal.key_id, principal.rate_limit_per_minute)
     require(principal, policy if isinstance(policy, Permission) else Permission.READ_HEALTH)
     g.principal = principal
 

@@ -65,6 +65,8 @@ _REFUSALS: dict[str, dict[str, str]] = {
     "integrity.get_heads": {"404": "There is no such head"},
     "integrity.get_proof": {"404": "The ledger has no such version of this agent", "409": "Its range is not sealed yet"},
     "transfer.import_memory": _IMPORT,
+    "keys.revoke_key": {"404": "There is no such key", "409": "It is the last administrator's key"},
+    "keys.rotate_key": {"404": "There is no such key", "409": "It is revoked or has expired"},
     "working.create_context": _TAKEN,
     "working.get_context": _ABSENT,
     "working.delete_context": _ABSENT,
@@ -93,8 +95,9 @@ def _complete(operation: dict[str, Any], endpoint: str) -> None:
     )
     if policy is not Access.OPEN:
         operation["security"] = [{"ApiKey": []}, {"Bearer": []}]
+        refusals |= {"429": "The key has made as many requests as it may in this minute"}
         refusals |= {"401": "No good key", "403": "The key may not do this", "503": "The database is not there now"}
-        if endpoint not in _NO_AGENT and not endpoint.startswith("queue."):
+        if endpoint not in _NO_AGENT and not endpoint.startswith(("queue.", "keys.")):
             operation.setdefault("parameters", []).append(_AGENT_HEADER)
     if endpoint == "episodes.store_episode":
         operation["parameters"].append(_IDEMPOTENCY_HEADER)

@@ -24,6 +24,7 @@ STATUS_OF_ERROR: Mapping[type[errors.NexusError], HTTPStatus] = {
     errors.NotFound: HTTPStatus.NOT_FOUND,
     errors.Conflict: HTTPStatus.CONFLICT,
     errors.Gone: HTTPStatus.GONE,
+    errors.RateLimited: HTTPStatus.TOO_MANY_REQUESTS,
     errors.Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     errors.NexusError: HTTPStatus.INTERNAL_SERVER_ERROR,
 }
@@ -120,7 +121,7 @@ def _on_nexus_error(error: errors.NexusError) -> Response:
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         structlog.get_logger().warning("request_failed", code=error.code, exc_info=error)
     answer = problem(status, error.code, error.message, error.details)
-    if isinstance(error, errors.Unavailable):
+    if isinstance(error, errors.Unavailable | errors.RateLimited):
         answer.headers["Retry-After"] = str(error.retry_after_seconds)
     if isinstance(error, errors.Unauthenticated):
         answer.headers["WWW-Authenticate"] = 'Bearer realm="nexus-cerebro"'

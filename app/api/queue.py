@@ -34,4 +34,4 @@ def list_dead_rows(query: DeadRowsQuery) -> Response:
 def replay_dead_rows(body: ReplayBody) -> Response:
     """Give dead rows a new set of attempts: those named, those of a cause, or all."""
     selection = DeadSelection(ids=None if body.ids is None else tuple(body.ids), cause=body.cause)
-    return json_answer(services().dead_rows.replay(selection, body.limit, by=f"key {g.principal.key_id}"))
+    return json_answer(services().dead_rows.replay(selection, body.limit, by=g.principal.key_id))

@@ -16,7 +16,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "demo": ("app.cli.demo:demo", "Start the stack, store and find a few hundred memories, stop."),
     "embedding": ("app.cli.embedding:embedding", "The embedding model: status, migrate to another in place, roll back."),
     "integrity": ("app.cli.integrity:integrity", "Proof: verify receipts, seal the ledger, check it, with or without a database."),
-    "keys": ("app.cli.keys:keys", "API keys: issue, list, revoke."),
+    "keys": ("app.cli.keys:keys", "API keys: issue, list, rotate, revoke; the audit log."),
     "psql": ("app.cli.stack:psql", "Open psql on the running stack."),
     "queue": ("app.cli.queue:queue", "The embedding queue: status, dead rows, replay, advice on workers."),
     "reconcile": ("app.cli.reconcile:reconcile", "Compare the stores and repair what differs; earlier runs."),

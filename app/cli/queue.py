@@ -79,7 +79,7 @@ def replay(cause: str | None, ids: tuple[UUID, ...], everything: bool, yes: bool
     replayed = 0
     with _progress() as progress:
         bar = progress.add_task("replaying", total=expected)
-        for rows in service.replay_in_steps(selection, by="the command line"):
+        for rows in service.replay_in_steps(selection, by=None):
             replayed += rows
             progress.update(bar, completed=replayed, total=max(expected, replayed))
     remaining = service.count(selection)

@@ -25,10 +25,17 @@ class ApiKey:
     expires_at: datetime | None
     revoked_at: datetime | None
     last_used_at: datetime | None
+    rate_limit_per_minute: int | None = None
 
     def is_usable(self, now: datetime) -> bool:
         """Return whether the key is neither revoked nor expired at `now` (aware UTC)."""
-        return self.revoked_at is None and (self.expires_at is None or self.expires_at > now)
+        return self.state(now) == "active"
+
+    def state(self, now: datetime) -> str:
+        """Return active, expired or revoked at `now` (aware UTC)."""
+        if self.revoked_at is not None:
+            return "revoked"
+        return "active" if self.expires_at is None or self.expires_at > now else "expired"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +43,13 @@ class Principal:
     """The caller of one request.
 
     `agent_id` is the agent that the key is bound to, and None for admin and operator keys.
+    `rate_limit_per_minute` is None when the key has no limit of its own.
     """
 
     key_id: UUID
     role: KeyRole
     agent_id: str | None
+    rate_limit_per_minute: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,6 +12,8 @@ class Permission(StrEnum):
 
     WRITE_MEMORY = "write memory"
     READ_MEMORY = "read memory"
+    MANAGE_KEYS = "manage keys"
+    READ_AUDIT = "read the audit log"
     FORGET_AGENT = "forget an agent"
     UNLOCK_BLOCKS = "make read-only memory blocks writable"
     VERIFY_RECEIPTS = "verify receipts"

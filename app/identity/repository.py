@@ -8,14 +8,14 @@ from sqlalchemy import Connection, Row, text
 
 from app.identity.models import ApiKey, KeyRole
 
-_COLUMNS = "key_id, key_sha256, name, role, agent_id, created_at, expires_at, revoked_at, last_used_at"
+_COLUMNS = "key_id, key_sha256, name, role, agent_id, created_at, expires_at, revoked_at, last_used_at, rate_limit_per_minute"
 
 _FIND = text(f"SELECT {_COLUMNS} FROM memory_system.api_keys WHERE key_sha256 = :key_sha256")
 _LIST = text(f"SELECT {_COLUMNS} FROM memory_system.api_keys ORDER BY created_at, key_id")
 _INSERT = text(
     f"""
-    INSERT INTO memory_system.api_keys (key_sha256, name, role, agent_id, expires_at)
-    VALUES (:key_sha256, :name, :role, :agent_id, :expires_at)
+    INSERT INTO memory_system.api_keys (key_sha256, name, role, agent_id, expires_at, rate_limit_per_minute)
+    VALUES (:key_sha256, :name, :role, :agent_id, :expires_at, :rate_limit_per_minute)
     ON CONFLICT (key_sha256) DO NOTHING
     RETURNING {_COLUMNS}
     """
@@ -26,6 +26,14 @@ _REVOKE = text(
     WHERE key_id = :key_id
     RETURNING {_COLUMNS}
     """
+)
+_LOCK = text(f"SELECT {_COLUMNS} FROM memory_system.api_keys WHERE key_id = :key_id FOR UPDATE")
+_EXPIRE = text(
+    "UPDATE memory_system.api_keys SET expires_at = least(expires_at, now() + make_interval(secs => :seconds)) WHERE key_id = :key_id"
+)
+_COUNT_ADMINS = text(
+    "SELECT count(*) FROM memory_system.api_keys"
+    " WHERE role = 'admin' AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now()) AND key_id <> :key_id"
 )
 # Once in five minutes is enough to tell a used key from a forgotten one, and keeps the write off the request path.
 _TOUCH = text(
@@ -54,11 +62,26 @@ def list_all(connection: Connection) -> list[ApiKey]:
 
 
 def insert(
-    connection: Connection, *, key_sha256: bytes, name: str, role: KeyRole, agent_id: str | None, expires_at: datetime | None
+    connection: Connection,
+    *,
+    key_sha256: bytes,
+    name: str,
+    role: KeyRole,
+    agent_id: str | None,
+    expires_at: datetime | None,
+    rate_limit_per_minute: int | None = None,
 ) -> ApiKey | None:
     """Store a key and return it; None when a key with this digest is there already."""
     row = connection.execute(
-        _INSERT, {"key_sha256": key_sha256, "name": name, "role": role, "agent_id": agent_id, "expires_at": expires_at}
+        _INSERT,
+        {
+            "key_sha256": key_sha256,
+            "name": name,
+            "role": role,
+            "agent_id": agent_id,
+            "expires_at": expires_at,
+            "rate_limit_per_minute": rate_limit_per_minute,
+        },
     ).one_or_none()
     return None if row is None else _key(row)
 
@@ -72,3 +95,19 @@ def revoke(connection: Connection, key_id: UUID) -> ApiKey | None:
 def touch(connection: Connection, key_id: UUID) -> None:
     """Note that a key was used, at most once in five minutes."""
     connection.execute(_TOUCH, {"key_id": key_id})
+
+
+def lock(connection: Connection, key_id: UUID) -> ApiKey | None:
+    """Return a key, locked until the end of the transaction, or None."""
+    row = connection.execute(_LOCK, {"key_id": key_id}).one_or_none()
+    return None if row is None else _key(row)
+
+
+def expire_in(connection: Connection, key_id: UUID, seconds: int) -> None:
+    """Let a key end so many seconds from now, unless it ends earlier anyway."""
+    connection.execute(_EXPIRE, {"key_id": key_id, "seconds": seconds})
+
+
+def count_other_admins(connection: Connection, key_id: UUID) -> int:
+    """Return how many usable administrator's keys there are beside one."""
+    return int(connection.execute(_COUNT_ADMINS, {"key_id": key_id}).scalar_one())

@@ -8,8 +8,11 @@ from datetime import UTC, datetime, timedelta
 from threading import Lock
 from uuid import UUID
 
+from sqlalchemy import Connection
+
+from app.audit import AuditEntry, list_page, record
 from app.db import Database
-from app.errors import InvalidRequest, NotFound, Unauthenticated
+from app.errors import Conflict, InvalidRequest, NotFound, Unauthenticated
 from app.identity import repository
 from app.identity.api_keys import digest, new_secret
 from app.identity.models import BOUND_ROLES, ApiKey, IssuedKey, KeyRole, Principal
@@ -21,6 +24,7 @@ _AGENT_ID = re.compile(AGENT_ID_PATTERN.removesuffix("$") + r"\Z")
 _MAX_SECRET_CHARS = 256
 _CACHED_KEYS = 4096
 _CACHED_REFUSALS = 1024
+MAX_RATE_LIMIT = 1_000_000
 
 
 def is_agent_id(value: str) -> bool:
@@ -87,7 +91,7 @@ class KeyService:
         key = self._find(key_sha256)
         if key is None or not hmac.compare_digest(key.key_sha256, key_sha256) or not key.is_usable(datetime.now(UTC)):
             raise Unauthenticated("the API key is not valid")
-        return Principal(key_id=key.key_id, role=key.role, agent_id=key.agent_id)
+        return Principal(key.key_id, key.role, key.agent_id, key.rate_limit_per_minute)
 
     def _find(self, key_sha256: bytes) -> ApiKey | None:
         for lookups in (self._known, self._refused):
@@ -101,7 +105,16 @@ class KeyService:
         (self._refused if key is None else self._known).put(key_sha256, key)
         return key
 
-    def create(self, *, role: KeyRole, name: str, agent_id: str | None, expires_days: int | None) -> IssuedKey:
+    def create(
+        self,
+        *,
+        role: KeyRole,
+        name: str,
+        agent_id: str | None,
+        expires_days: int | None,
+        rate_limit_per_minute: int | None = None,
+        by: UUID | None = None,
+    ) -> IssuedKey:
         """Issue a key.
 
         Args:
@@ -109,43 +122,116 @@ class KeyService:
             name: What people call it; 1 to 128 characters.
             agent_id: The agent it is bound to; needed for agent and readonly keys, refused for the others.
             expires_days: Days until it stops working; None for never.
+            rate_limit_per_minute: Requests it may make in a minute; None for the server's default.
+            by: The key that asks for it, for the audit log; None for the command line.
 
         Raises:
             InvalidRequest: Role and agent do not fit, or a value is out of bounds.
         """
+        _check(role, name, agent_id, expires_days, rate_limit_per_minute)
         secret = new_secret(role)
-        key = self._insert(secret, role, name, agent_id, expires_days)
-        if key is None:  # A digest of 238 random bits that is there already.
-            raise InvalidRequest("the key could not be stored; try again")
-        return IssuedKey(secret=secret, key=key)
-
-    def _insert(self, secret: str, role: KeyRole, name: str, agent_id: str | None, expires_days: int | None) -> ApiKey | None:
-        if (role in BOUND_ROLES) != (agent_id is not None):
-            needs = "needs" if role in BOUND_ROLES else "takes no"
-            raise InvalidRequest(f"a key of role {role} {needs} agent")
-        if agent_id is not None and not is_agent_id(agent_id):
-            raise InvalidRequest(f"the agent must match {AGENT_ID_PATTERN}")
-        if not name.strip() or len(name) > 128 or "\0" in name:
-            raise InvalidRequest("the name must have 1 to 128 characters")
-        if expires_days is not None and not 1 <= expires_days <= 36_500:
-            raise InvalidRequest("a key expires after 1 to 36,500 days")
-        expires_at = None if expires_days is None else datetime.now(UTC) + timedelta(days=expires_days)
         with self._database.transaction() as connection:
-            return repository.insert(connection, key_sha256=digest(secret), name=name, role=role, agent_id=agent_id, expires_at=expires_at)
+            key = repository.insert(
+                connection,
+                key_sha256=digest(secret),
+                name=name,
+                role=role,
+                agent_id=agent_id,
+                expires_at=None if expires_days is None else datetime.now(UTC) + timedelta(days=expires_days),
+                rate_limit_per_minute=rate_limit_per_minute,
+            )
+            if key is None:  # A digest of 238 random bits that is there already.
+                raise InvalidRequest("the key could not be stored; try again")
+            record(connection, by, "create key", str(key.key_id), {"role": role, "agent_id": agent_id})
+        return IssuedKey(secret=secret, key=key)
 
     def list_keys(self) -> list[ApiKey]:
         """Return every key, oldest first; revoked and expired ones too."""
         with self._database.transaction() as connection:
             return repository.list_all(connection)
 
-    def revoke(self, key_id: UUID) -> ApiKey:
+    def revoke(self, key_id: UUID, by: UUID | None = None) -> ApiKey:
         """Revoke a key and return it; running processes follow within their cache time.
 
+        Args:
+            key_id: Which.
+            by: The key that asks for it, for the audit log; None for the command line, which may revoke the last administrator's.
+
         Raises:
+            Conflict: It is the last administrator's key.
             NotFound: There is no such key.
         """
         with self._database.transaction() as connection:
+            held = self._lock(connection, key_id)
+            is_last = held.role == "admin" and held.is_usable(datetime.now(UTC)) and not repository.count_other_admins(connection, key_id)
+            if by is not None and is_last:
+                raise Conflict("this is the last administrator's key; make another one first")
             key = repository.revoke(connection, key_id)
+            record(connection, by, "revoke key", str(key_id), {})
+        return key or held
+
+    def rotate(self, key_id: UUID, grace_seconds: int, by: UUID | None = None) -> IssuedKey:
+        """Issue a key that is like another one, and let that one end.
+
+        Args:
+            key_id: Which.
+            grace_seconds: How long the old key goes on working; running processes follow within their cache time.
+            by: The key that asks for it, for the audit log; None for the command line.
+
+        Raises:
+            Conflict: The key is revoked or has expired.
+            NotFound: There is no such key.
+        """
+        with self._database.transaction() as connection:
+            old = self._lock(connection, key_id)
+            if not old.is_usable(datetime.now(UTC)):
+                raise Conflict("the key is revoked or has expired; make a new one")
+            secret = new_secret(old.role)
+            key = repository.insert(
+                connection,
+                key_sha256=digest(secret),
+                name=old.name,
+                role=old.role,
+                agent_id=old.agent_id,
+                expires_at=old.expires_at,
+                rate_limit_per_minute=old.rate_limit_per_minute,
+            )
+            if key is None:
+                raise InvalidRequest("the key could not be stored; try again")
+            if grace_seconds:
+                repository.expire_in(connection, key_id, grace_seconds)
+            else:
+                repository.revoke(connection, key_id)
+            record(connection, by, "rotate key", str(key_id), {"new_key_id": str(key.key_id), "grace_seconds": grace_seconds})
+        return IssuedKey(secret=secret, key=key)
+
+    @staticmethod
+    def _lock(connection: Connection, key_id: UUID) -> ApiKey:
+        key = repository.lock(connection, key_id)
         if key is None:
             raise NotFound(f"there is no key {key_id}")
         return key
+
+    def audit(self, limit: int, before: int | None = None) -> list[AuditEntry]:
+        """Return the latest entries of the audit log, the latest first.
+
+        Args:
+            limit: How many at most.
+            before: Only entries before this one.
+        """
+        with self._database.transaction() as connection:
+            return list_page(connection, limit, before)
+
+
+def _check(role: KeyRole, name: str, agent_id: str | None, expires_days: int | None, rate_limit_per_minute: int | None) -> None:
+    if (role in BOUND_ROLES) != (agent_id is not None):
+        needs = "needs an" if role in BOUND_ROLES else "takes no"
+        raise InvalidRequest(f"a key of role {role} {needs} agent")
+    if agent_id is not None and not is_agent_id(agent_id):
+        raise InvalidRequest(f"the agent must match {AGENT_ID_PATTERN}")
+    if not name.strip() or len(name) > 128 or "\0" in name:
+        raise InvalidRequest("the name must have 1 to 128 characters")
+    if expires_days is not None and not 1 <= expires_days <= 36_500:
+        raise InvalidRequest("a key expires after 1 to 36,500 days")
+    if rate_limit_per_minute is not None and not 1 <= rate_limit_per_minute <= MAX_RATE_LIMIT:
+        raise InvalidRequest(f"a key may make 1 to {MAX_RATE_LIMIT:,} requests a minute")

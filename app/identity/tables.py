@@ -1,6 +1,6 @@
 """The tables of API keys and of the audit log."""
 
-from sqlalchemy import BigInteger, Column, Identity, LargeBinary, PrimaryKeyConstraint, Table, Text, UniqueConstraint, Uuid
+from sqlalchemy import BigInteger, Column, Identity, Index, Integer, LargeBinary, PrimaryKeyConstraint, Table, Text, UniqueConstraint, Uuid
 from sqlalchemy.dialects.postgresql import JSONB
 
 from app.schema import EMPTY_OBJECT, NEW_UUID, NOW, TimestampTz, metadata
@@ -17,6 +17,7 @@ api_keys = Table(
     Column("expires_at", TimestampTz),
     Column("revoked_at", TimestampTz),
     Column("last_used_at", TimestampTz),
+    Column("rate_limit_per_minute", Integer),
     PrimaryKeyConstraint("key_id", name="pk_api_keys"),
     UniqueConstraint("key_sha256", name="uq_api_keys_key_sha256"),
     schema="memory_system",
@@ -34,3 +35,4 @@ audit_log = Table(
     PrimaryKeyConstraint("audit_id", name="pk_audit_log"),
     schema="memory_system",
 )
+Index("ix_audit_log_at", audit_log.c.at)

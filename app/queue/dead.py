@@ -9,6 +9,7 @@ from uuid import UUID
 import structlog
 from sqlalchemy import Connection, text
 
+from app.audit import record
 from app.db import Database
 from app.queue.models import TargetKind
 
@@ -132,21 +133,22 @@ class DeadRowService:
         with self._database.transaction() as connection:
             return _count(connection, selection)
 
-    def replay(self, selection: DeadSelection, most: int, by: str) -> Replay:
+    def replay(self, selection: DeadSelection, most: int, by: UUID | None) -> Replay:
         """Give dead rows a new set of attempts, in one transaction, and wake the dispatcher.
 
         Args:
             selection: Which; ids that are not dead do not count.
             most: Rows at most, up to 10,000.
-            by: Who asks, for the log: the id of a key, or a command.
+            by: The key that asks, for the audit log; None for the command line.
         """
         with self._database.transaction() as connection:
             replayed = _replay(connection, selection, connection.execute(_NOW).scalar_one(), most)
             remaining = _count(connection, selection)
-        self._announce(selection, replayed, by)
+            self._record(connection, selection, replayed, by)
+        self._announce(replayed)
         return Replay(replayed, remaining)
 
-    def replay_in_steps(self, selection: DeadSelection, by: str) -> Iterator[int]:
+    def replay_in_steps(self, selection: DeadSelection, by: UUID | None) -> Iterator[int]:
         """Replay the whole selection, 1,000 rows a transaction, and yield after each how many it was.
 
         Rows that die again meanwhile stay dead, so this ends; rows that somebody holds just then are passed over.
@@ -156,17 +158,24 @@ class DeadRowService:
         while True:
             with self._database.transaction() as connection:
                 replayed = _replay(connection, selection, dead_before, STEP_ROWS)
+                self._record(connection, selection, replayed, by)
             if not replayed:
                 return
-            self._announce(selection, replayed, by)
+            self._announce(replayed)
             yield replayed
 
-    def _announce(self, selection: DeadSelection, replayed: int, by: str) -> None:
+    @staticmethod
+    def _record(connection: Connection, selection: DeadSelection, replayed: int, by: UUID | None) -> None:
         if not replayed:
             return
-        self._ring()
         # A cause that matched is one the queue wrote itself: a code and a class, whatever the caller may have sent otherwise.
-        _log.info("dead_rows_replayed", by=by, rows=replayed, cause=selection.cause, named_ids=len(selection.ids or ()))
+        details = {"rows": replayed, "cause": selection.cause, "named_ids": len(selection.ids or ())}
+        record(connection, by, "replay dead rows", None, details)
+        _log.info("dead_rows_replayed", by=str(by) if by else "command line", **details)
+
+    def _announce(self, replayed: int) -> None:
+        if replayed:
+            self._ring()
 
 
 def _replay(connection: Connection, selection: DeadSelection, dead_before: datetime, most: int) -> int:

@@ -7,11 +7,12 @@ from datetime import UTC, datetime
 from typing import Any, cast
 from uuid import UUID, uuid4
 
+from app.audit import AuditEntry
 from app.bootstrap import Services
 from app.config import Settings
 from app.episodes.models import EpisodeFilters, EpisodeView, NewEpisode, Project, Receipt
 from app.errors import DatabaseUnavailable, NotFound, Unauthenticated
-from app.identity.models import KeyRole, Principal
+from app.identity.models import ApiKey, KeyRole, Principal
 from app.integrity.service import AccountingIdentity, ReceiptClaim, Verdict
 from app.queue.advice import Advice, advise
 from app.queue.dead import DeadCauses, DeadPage, DeadSelection, Replay
@@ -36,6 +37,26 @@ class Keys:
             raise Unauthenticated("the API key is not valid")
         role, agent_id = KEYS[secret]
         return Principal(key_id=UUID(int=1), role=role, agent_id=agent_id)
+
+    def list_keys(self) -> list[ApiKey]:
+        """Return nothing."""
+        return []
+
+    def audit(self, limit: int, before: int | None) -> list[AuditEntry]:
+        """Return nothing."""
+        return []
+
+    def _find_nothing(self, *_: Any, **__: Any) -> Any:
+        raise NotFound("there is no such key")
+
+    create = revoke = rotate = _find_nothing
+
+
+class NoLimit:
+    """Counts nothing."""
+
+    def count(self, key_id: UUID, per_minute: int | None) -> None:
+        """Let the request through."""
 
 
 @dataclass
@@ -180,7 +201,7 @@ class Queue:
 class DeadRows:
     """Remembers what was asked for and replays nothing."""
 
-    replays: list[tuple[DeadSelection, int, str]] = field(default_factory=list)
+    replays: list[tuple[DeadSelection, int, UUID | None]] = field(default_factory=list)
     pages: list[tuple[str | None, UUID | None, int]] = field(default_factory=list)
 
     def causes(self) -> DeadCauses:
@@ -192,7 +213,7 @@ class DeadRows:
         self.pages.append((cause, after, limit))
         return DeadPage([], None)
 
-    def replay(self, selection: DeadSelection, most: int, by: str) -> Replay:
+    def replay(self, selection: DeadSelection, most: int, by: UUID | None) -> Replay:
         """Replay nothing."""
         self.replays.append((selection, most, by))
         return Replay(0, 0)
@@ -232,6 +253,7 @@ class Doubles:
     queue_status: Queue = field(default_factory=Queue)
     dead_rows: DeadRows = field(default_factory=DeadRows)
     keys: Keys = field(default_factory=Keys)
+    rate_limiter: NoLimit = field(default_factory=NoLimit)
 
     def as_services(self, settings: Settings) -> Services:
         """Return them in the place of the real ones."""

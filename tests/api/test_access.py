@@ -14,6 +14,7 @@ RECEIPTS = {
 }
 ID_PATH = "/memory/episodic/7b0c4f9a-3c1d-4a57-9d7e-0d3a6b6f0a11"
 SEMANTIC_PATH = "/memory/semantic/7b0c4f9a-3c1d-4a57-9d7e-0d3a6b6f0a11"
+KEY_PATH = "/keys/7b0c4f9a-3c1d-4a57-9d7e-0d3a6b6f0a11"
 CHECKPOINT_PATH = "/consciousness/checkpoints/7b0c4f9a-3c1d-4a57-9d7e-0d3a6b6f0a11"
 
 ROLES = ("admin", "agent", "readonly", "operator")
@@ -58,6 +59,11 @@ EXPECTED: list[tuple[str, str, Any, tuple[int, int, int, int]]] = [
     ("GET", "/integrity/heads", None, (404, 404, 404, 404)),
     ("GET", "/integrity/proof/7b0c4f9a-3c1d-4a57-9d7e-0d3a6b6f0a11", None, (404, 404, 404, 404)),
     ("GET", "/integrity", None, (200, 403, 403, 200)),
+    ("POST", "/keys", {"role": "admin", "name": "x"}, (404, 403, 403, 403)),
+    ("GET", "/keys", None, (200, 403, 403, 403)),
+    ("DELETE", KEY_PATH, None, (404, 403, 403, 403)),
+    ("POST", f"{KEY_PATH}/rotate", {}, (404, 403, 403, 403)),
+    ("GET", "/audit", None, (200, 403, 403, 403)),
     ("GET", "/stats", None, (200, 200, 200, 200)),
     ("GET", "/queue", None, (200, 403, 403, 200)),
     ("GET", "/queue/dead", None, (200, 403, 403, 200)),

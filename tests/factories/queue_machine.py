@@ -346,7 +346,7 @@ class QueueMachine(RuleBasedStateMachine):
         selection = DeadSelection(ids=ids)
         self.cured = self.cured or cure
         dead = self.world.services.dead_rows.count(selection)
-        assert self.world.services.dead_rows.replay(selection, 1000, "test").replayed == dead
+        assert self.world.services.dead_rows.replay(selection, 1000, None).replayed == dead
 
     @precondition(lambda self: self.live)
     @rule(which=_WHICH)

@@ -125,20 +125,20 @@ def test_rows_of_one_target_stay_on_one_page(services: Services, dead_rows: Dead
     second = dead_rows.rows(after=first.next_cursor, limit=3)
     assert [(row.target_id, row.model_id) for row in second.items] == [(ids[1], 1), (ids[1], 2), (ids[2], 1), (ids[2], 2)]
     assert second.next_cursor is None
-    assert dead_rows.replay(DeadSelection(ids=(ids[0],)), 100, "a test").replayed == 2
+    assert dead_rows.replay(DeadSelection(ids=(ids[0],)), 100, None).replayed == 2
 
 
 def test_replay_of_a_cause_leaves_the_others_dead(services: Services, dead_rows: DeadRowService, sql: Sql, bell: Bell) -> None:
     ids = store(services, "alice", 3)
     kill(sql, ids[:2], "a")
     kill(sql, ids[2:], "b")
-    replay = dead_rows.replay(DeadSelection(cause="a"), 100, "a test")
+    replay = dead_rows.replay(DeadSelection(cause="a"), 100, None)
     assert (replay.replayed, replay.remaining, bell.rings) == (2, 0, 1)
     row = stored_row(sql, ids[0])
     assert (row.state, row.retry_count, row.last_error, row.processed_at) == ("pending", 0, None, None)
     assert row.due_in_seconds <= 0
     assert stored_row(sql, ids[2]).state == "dead"
-    assert dead_rows.replay(DeadSelection(cause="a"), 100, "a test").replayed == 0
+    assert dead_rows.replay(DeadSelection(cause="a"), 100, None).replayed == 0
     assert bell.rings == 1
 
 
@@ -146,14 +146,14 @@ def test_replay_by_ids_ignores_what_is_not_dead(services: Services, dead_rows: D
     ids = store(services, "alice", 3)
     kill(sql, ids[:2], "a")
     assert dead_rows.count(DeadSelection(ids=tuple(ids))) == 2
-    replay = dead_rows.replay(DeadSelection(ids=(ids[0], ids[2], uuid4())), 100, "a test")
+    replay = dead_rows.replay(DeadSelection(ids=(ids[0], ids[2], uuid4())), 100, None)
     assert (replay.replayed, replay.remaining) == (1, 0)
     assert [stored_row(sql, target_id).state for target_id in ids] == ["pending", "dead", "pending"]
 
 
 def test_replay_stops_at_its_limit_and_says_what_remains(services: Services, dead_rows: DeadRowService, sql: Sql) -> None:
     kill(sql, store(services, "alice", 5), "a")
-    replay = dead_rows.replay(DeadSelection(), 2, "a test")
+    replay = dead_rows.replay(DeadSelection(), 2, None)
     assert (replay.replayed, replay.remaining) == (2, 3)
     assert dead_rows.count(DeadSelection()) == 3
 
@@ -163,9 +163,9 @@ def test_row_that_somebody_holds_is_passed_over(services: Services, dead_rows: D
     kill(sql, ids, "a")
     with worker_database.transaction() as connection:
         connection.exec_driver_sql("SELECT 1 FROM memory_system.embeddings_queue WHERE target_id = %(id)s FOR UPDATE", {"id": str(ids[0])})
-        replay = dead_rows.replay(DeadSelection(), 10, "a test")
+        replay = dead_rows.replay(DeadSelection(), 10, None)
         assert (replay.replayed, replay.remaining) == (1, 1)
-        assert list(dead_rows.replay_in_steps(DeadSelection(), "a test")) == []
+        assert list(dead_rows.replay_in_steps(DeadSelection(), None)) == []
 
 
 def test_replay_in_steps_ends_though_rows_die_again(services: Services, dead_rows: DeadRowService, sql: Sql, bell: Bell) -> None:
@@ -174,7 +174,7 @@ def test_replay_in_steps_ends_though_rows_die_again(services: Services, dead_row
     ids = [row[0] for row in sql("SELECT target_id FROM memory_system.embeddings_queue")]
     kill(sql, ids, "a")
     steps = []
-    for step in dead_rows.replay_in_steps(DeadSelection(), "a test"):
+    for step in dead_rows.replay_in_steps(DeadSelection(), None):
         steps.append(step)
         sql(
             "UPDATE memory_system.embeddings_queue SET state = 'dead', last_error = 'a', processed_at = clock_timestamp()"
@@ -185,14 +185,17 @@ def test_replay_in_steps_ends_though_rows_die_again(services: Services, dead_row
     assert dead_rows.count(DeadSelection()) == 1700
 
 
-def test_replay_is_logged_with_who_how_many_and_why(services: Services, dead_rows: DeadRowService, sql: Sql) -> None:
+def test_replay_is_logged_and_recorded_with_who_how_many_and_why(services: Services, dead_rows: DeadRowService, sql: Sql) -> None:
     kill(sql, store(services, "alice", 2), "encoder_failed: RuntimeError")
+    key_id = uuid4()
     with capture_logs() as lines:
-        dead_rows.replay(DeadSelection(cause=SECRET), 100, "key 1")
-        dead_rows.replay(DeadSelection(cause="encoder_failed: RuntimeError"), 100, "key 1")
+        dead_rows.replay(DeadSelection(cause=SECRET), 100, key_id)
+        dead_rows.replay(DeadSelection(cause="encoder_failed: RuntimeError"), 100, key_id)
     assert [(line["event"], line["by"], line["rows"], line["cause"]) for line in lines] == [
-        ("dead_rows_replayed", "key 1", 2, "encoder_failed: RuntimeError")
+        ("dead_rows_replayed", str(key_id), 2, "encoder_failed: RuntimeError")
     ]
+    entries = sql("SELECT key_id::text, action, details FROM memory_system.audit_log")
+    assert entries == [(str(key_id), "replay dead rows", {"rows": 2, "cause": "encoder_failed: RuntimeError", "named_ids": 0})]
 
 
 def test_poison_is_embedded_once_its_cause_is_gone(services: Services, workshop: Workshop, encoder: FakeEncoder, sql: Sql) -> None:
@@ -212,7 +215,7 @@ def test_poison_is_embedded_once_its_cause_is_gone(services: Services, workshop:
     with closing(subscription):
         subscription.subscribe(DOORBELL)
         subscription.get_message(timeout=1)
-        assert services.dead_rows.replay(DeadSelection(cause=cause.cause), 100, "a test").replayed == 1
+        assert services.dead_rows.replay(DeadSelection(cause=cause.cause), 100, None).replayed == 1
         assert subscription.get_message(timeout=2)["channel"] == DOORBELL.encode()
     assert workshop.drain() == 1
     row = stored_row(sql, poison)

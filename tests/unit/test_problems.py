@@ -46,6 +46,7 @@ def test_every_class_of_the_tree_has_a_status_and_only_real_failures_are_5xx() -
                     errors.NotFound,
                     errors.Conflict,
                     errors.Gone,
+                    errors.RateLimited,
                 ),
             )
         ), kind
