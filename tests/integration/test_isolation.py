@@ -246,7 +246,20 @@ AGENT_FUNCTIONS = {
     "cosine_of": f"SELECT * FROM nexus_memory.cosine_of(ARRAY[gen_random_uuid()], {_VECTOR}, 1::smallint)",
     "record_edit": "SELECT memory_system.record_edit(gen_random_uuid())",
     "delete_episode": "SELECT * FROM memory_system.delete_episode(gen_random_uuid())",
+    "list_episodes": "SELECT * FROM nexus_memory.list_episodes('{}', true, NULL, NULL, 10)",
+    "forget_episodes": "SELECT memory_system.forget_episodes(10)",
+    "forget_others": "SELECT * FROM memory_system.forget_others(10)",
+    "agent_rows": "SELECT * FROM memory_system.agent_rows()",
+    "known_episodes": "SELECT * FROM memory_system.known_episodes(ARRAY[gen_random_uuid()])",
+    "search_working": "SELECT * FROM nexus_memory.search_working('seed', 10)",
+    "search_semantic_by_vector": f"SELECT * FROM nexus_memory.search_semantic_by_vector({_VECTOR}, 'x', 10)",
+    "search_semantic_by_words": "SELECT * FROM nexus_memory.search_semantic_by_words('seed', 10)",
 }
+
+
+def test_every_function_of_an_agent_is_tried(catalogue: Sql) -> None:
+    found = catalogue("SELECT proname FROM pg_proc WHERE prosecdef AND prosrc LIKE '%%memory_system.current_agent()%%'")
+    assert {row[0] for row in found} == AGENT_FUNCTIONS.keys() - {"memory_system.current_agent()"}
 
 
 @pytest.mark.parametrize("function", sorted(AGENT_FUNCTIONS))
