@@ -41,6 +41,11 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", description="Address the API binds to.")
     port: int = Field(8002, ge=1, le=65535, description="Port of the API.")
     flower_port: int = Field(5555, ge=1, le=65535, description="Port of Flower, on loopback.")
+    mcp_port: int = Field(8003, ge=1, le=65535, description="Port of the memory as tools (MCP), on loopback.")
+    mcp_api_url: str = Field("", description="Where the tools find the API; empty for HOST and PORT.")
+    mcp_allowed_hosts: tuple[str, ...] = Field(
+        (), description="Names under which the tools may be called beside this machine's own, with their ports, as a JSON list."
+    )
 
     # Where things are kept.
     data_dir: Path = Field(Path("data"), description="Folder of the embedded stack: databases, logs, ports.")

@@ -17,6 +17,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "embedding": ("app.cli.embedding:embedding", "The embedding model: status, migrate to another in place, roll back."),
     "integrity": ("app.cli.integrity:integrity", "Proof: verify receipts, seal the ledger, check it, with or without a database."),
     "keys": ("app.cli.keys:keys", "API keys: issue, list, rotate, revoke; the audit log."),
+    "mcp": ("app.cli.mcp:mcp", "The memory as tools for agents (MCP): serve, stdio."),
     "psql": ("app.cli.stack:psql", "Open psql on the running stack."),
     "queue": ("app.cli.queue:queue", "The embedding queue: status, dead rows, replay, advice on workers."),
     "reconcile": ("app.cli.reconcile:reconcile", "Compare the stores and repair what differs; earlier runs."),
@@ -25,7 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 """Name -> (module:command, one-line help). The help stands here so that `--help` loads no module."""
 
-_OWN_SERVERS = frozenset({"demo", "psql", "secrets", "stack"})
+_OWN_SERVERS = frozenset({"demo", "mcp", "psql", "secrets", "stack"})
 """Commands that look for the servers themselves, or need none."""
 
 

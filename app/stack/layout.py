@@ -112,6 +112,7 @@ class State:
     host: str = ""
     port: int = 0
     flower_port: int = 0
+    mcp_port: int = 0
     postgres_port: int = 0
     redis_port: int = 0
     supervisor_pid: int = 0

@@ -67,6 +67,7 @@ def service_programs(settings: Settings, layout: Layout) -> list[Program]:
         *(_worker(celery, number, settings) for number in range(1, settings.worker_bounds[1] + 1)),
         Program("beat", [*celery, "beat", "--loglevel", "INFO", "-s", str(layout.beat / "schedule"), "--pidfile="], environment=one_thread),
         Program("flower", [*celery, "flower", "--conf=tasks/flower_config.py"], environment=one_thread),
+        Program("mcp", [*python, "app", "mcp", "serve"], environment=one_thread),
     ]
 
 

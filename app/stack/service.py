@@ -184,16 +184,27 @@ class Stack:
         chosen = self._chosen
         ports.require_free("PORT", chosen.host, chosen.port)
         taken = {chosen.port}
-        if environment.is_given(chosen, "flower_port"):
-            ports.require_free("FLOWER_PORT", "127.0.0.1", chosen.flower_port)
-            flower = chosen.flower_port
-        else:
-            flower = ports.choose(chosen.flower_port, frozenset(taken))
-        taken.add(flower)
+        side: dict[str, int] = {}
+        for name in ("flower_port", "mcp_port"):
+            port: int = getattr(chosen, name)
+            if environment.is_given(chosen, name):
+                ports.require_free(name.upper(), "127.0.0.1", port)
+            else:
+                port = ports.choose(port, frozenset(taken))
+            taken.add(port)
+            side[name] = port
         postgres = ports.choose(self._state.postgres_port, frozenset(taken))
         taken.add(postgres)
         redis = ports.choose(self._state.redis_port, frozenset(taken))
-        state = State(phase="starting", host=chosen.host, port=chosen.port, flower_port=flower, postgres_port=postgres, redis_port=redis)
+        state = State(
+            phase="starting",
+            host=chosen.host,
+            port=chosen.port,
+            flower_port=side["flower_port"],
+            mcp_port=side["mcp_port"],
+            postgres_port=postgres,
+            redis_port=redis,
+        )
         self.settings = environment.with_servers(chosen, state)
         self._state = state.write(self.layout)
 

@@ -35,7 +35,7 @@ def layout(tmp_path: Path) -> Layout:
 
 def test_every_program_runs_this_interpreter_and_each_worker_every_queue(layout: Layout) -> None:
     programs = service_programs(Settings(worker_replicas=3), layout)
-    assert [program.name for program in programs] == ["api", "dispatcher", "worker_1", "worker_2", "worker_3", "beat", "flower"]
+    assert [program.name for program in programs] == ["api", "dispatcher", "worker_1", "worker_2", "worker_3", "beat", "flower", "mcp"]
     assert {tuple(program.command[:2]) for program in programs} == {(sys.executable, "-m")}
     workers = [program.command for program in programs if program.name.startswith("worker_")]
     assert len({tuple(command) for command in workers}) == 3
@@ -98,7 +98,7 @@ def test_an_address_of_another_machine_is_refused() -> None:
 
 
 def test_external_servers_are_kept_and_embedded_ones_filled_in() -> None:
-    state = State(postgres_port=5001, redis_port=5002, flower_port=5003)
+    state = State(postgres_port=5001, redis_port=5002, flower_port=5003, mcp_port=5004)
     embedded = environment.with_servers(Settings(), state)
     assert embedded.database_url == "postgresql://127.0.0.1:5001/nexus_memory"
     assert (embedded.redis_url, embedded.broker_url) == ("redis://127.0.0.1:5002/0", "redis://127.0.0.1:5002/1")

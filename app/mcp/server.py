@@ -1,0 +1,104 @@
+"""The two ways in: streamable HTTP on loopback for agents that bring their key, and stdio for one that starts this process."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import anyio
+import uvicorn
+from mcp.server.transport_security import TransportSecuritySettings
+from starlette.applications import Starlette
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from app.client.asynchronous import AsyncNexusClient
+from app.config import Settings
+from app.errors import ConfigurationError
+from app.mcp.tools import build_server
+
+VERSION = "1.0.0"
+_LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
+
+
+def key_of(headers: Mapping[str, str]) -> str | None:
+    """Return the key that a request brings, as X-API-Key or Authorization: Bearer; None without one, or with two that differ."""
+    plain = headers.get("x-api-key")
+    scheme, _, token = headers.get("authorization", "").partition(" ")
+    bearer = token.strip() if scheme.lower() == "bearer" else None
+    if plain and bearer and plain != bearer:
+        return None
+    return plain or bearer or None
+
+
+class RequireKey:
+    """Lets nobody through without a key. Whether it is good, the API says at each call."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+        if scope["type"] == "http" and key_of(Headers(scope=scope)) is None:
+            refused = JSONResponse(
+                {"code": "unauthenticated", "detail": "an API key is needed: send it as X-API-Key, or as Authorization: Bearer <key>"},
+                401,
+                {"WWW-Authenticate": 'Bearer realm="nexus-cerebro"'},
+            )
+            await refused(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
+
+
+def api_url(settings: Settings) -> str:
+    """Return where the API listens."""
+    if settings.mcp_api_url:
+        return settings.mcp_api_url
+    host = "127.0.0.1" if settings.host in ("0.0.0.0", "::") else settings.host  # noqa: S104 - compared, not bound
+    return f"http://[{host}]:{settings.port}" if ":" in host else f"http://{host}:{settings.port}"
+
+
+def http_app(settings: Settings) -> Starlette:
+    """Return the application for streamable HTTP at /mcp; Host and Origin must be this machine's, or named in MCP_ALLOWED_HOSTS."""
+    url = api_url(settings)
+
+    def open_client(headers: Mapping[str, str] | None) -> AsyncNexusClient:
+        headers = headers or {}
+        return AsyncNexusClient(url, key_of(headers) or "", headers.get("x-agent-id"))
+
+    names = [*(f"{host}:{settings.mcp_port}" for host in _LOOPBACK), *settings.mcp_allowed_hosts]
+    security = TransportSecuritySettings(
+        enable_dns_rebinding_protection=True,
+        allowed_hosts=names,
+        allowed_origins=[f"{scheme}://{name}" for scheme in ("http", "https") for name in names],
+    )
+    # Without sessions, any number of processes can serve the same agents, and a restart breaks nobody off.
+    app = build_server(open_client, VERSION).streamable_http_app(
+        json_response=True, stateless_http=True, transport_security=security, max_request_body_size=settings.max_body_bytes
+    )
+    app.add_middleware(RequireKey)
+    return app
+
+
+def serve_http(settings: Settings) -> None:
+    """Serve on loopback until told to stop."""
+    uvicorn.run(http_app(settings), host="127.0.0.1", port=settings.mcp_port, log_level="warning", access_log=False, server_header=False)
+
+
+def serve_stdio(settings: Settings) -> None:
+    """Serve the process that started this one, with the key in NEXUS_API_KEY or in the file NEXUS_API_KEY_FILE.
+
+    Raises:
+        ConfigurationError: There is no key.
+    """
+    key = os.environ.get("NEXUS_API_KEY", "")
+    file = os.environ.get("NEXUS_API_KEY_FILE")
+    if not key and file:
+        try:
+            key = Path(file).read_text(encoding="utf-8").strip()
+        except OSError as error:
+            raise ConfigurationError(f"NEXUS_API_KEY_FILE: cannot read {file}: {error.strerror}") from error
+    if not key:
+        raise ConfigurationError("set NEXUS_API_KEY_FILE to the file of the agent's key, or NEXUS_API_KEY to the key")
+    url, agent_id = api_url(settings), os.environ.get("NEXUS_AGENT_ID")
+    anyio.run(build_server(lambda _: AsyncNexusClient(url, key, agent_id), VERSION).run_stdio_async)
