@@ -69,6 +69,9 @@ class Settings(BaseSettings):
         description="Celery's broker, Redis or RabbitMQ (amqp://host//; a cluster's nodes with ; between them). "
         "Credentials are added when the URL has none.",
     )
+    redis_memory_mb: int = Field(
+        256, ge=64, le=65_536, description="Most memory of the embedded Redis, in MiB; keys that end soonest go first."
+    )
     redis_cache_user: str = Field("nexus_cache", description="ACL user of the cache; empty for a server with one password only.")
     redis_broker_user: str = Field("nexus_broker", description="ACL user of the broker; empty for a server with one password only.")
     redis_reconciler_user: str = Field(

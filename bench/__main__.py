@@ -1,4 +1,4 @@
-"""The command line of the benchmark: `python -m bench [ingest|drain|latency|claims|scale|all]`."""
+"""The command line of the benchmark: `python -m bench [ingest|drain|latency|claims|scale|reconcile|all]`."""
 
 import json
 import shlex
@@ -6,19 +6,23 @@ import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import click
 from rich.console import Console
 
 from app.errors import NexusError
-from bench import claims, drain, ingest, latency, scale
+from bench import claims, drain, ingest, latency, reconcile, scale
 from bench.figures import Figure
 from bench.machine import describe, load_average
 from bench.own_stack import OwnStack, running_stack
 from bench.report import TITLES, Run, to_json, to_markdown, to_table
 from bench.texts import long_texts, short_texts
 
-_SETTINGS = {"scale": {"worker_replicas": max(scale.WORKERS), "embedding_threads": 1}}
+_SETTINGS: dict[str, dict[str, Any]] = {
+    "scale": {"worker_replicas": max(scale.WORKERS), "embedding_threads": 1},
+    "reconcile": {"redis_memory_mb": 2048},
+}
 
 
 @click.command()
@@ -57,6 +61,8 @@ def _measure(part: str, stack: OwnStack, short: list[str], rounds: int, console:
 
     if part == "claims":
         return claims.measure(stack, report)
+    if part == "reconcile":
+        return reconcile.measure(stack, report)
     if part == "scale":
         return scale.measure(stack, short, rounds, report)
     if part == "latency":

@@ -14,10 +14,13 @@ TITLES = {
     "latency": "Latency",
     "claims": "Claims: one claim of 256 rows",
     "scale": "Scale-out: the drain by number of worker processes",
+    "reconcile": "Reconciliation of working memory with Redis, and of episodes with their vectors",
 }
 """The parts in the order of the report."""
 
 _LIMITS = {
+    "reconcile": "Without a difference, Redis' one thread, which hashes every value, and PostgreSQL's reading of every row; with one row "
+    "in a hundred damaged, every portion of 1,000 differs, so every key is looked at one by one.",
     "drain": "The two cores, of which the stack used more than four fifths: a worker spends about 60 % of its time in the model's forward "
     "pass and 27 % waiting for its inserts into the HNSW index (about 1.7 ms of a core each); claim, broker, start and finish share the "
     "rest, and it waits for a message for about 3 %. Bare `encode()` on its own sorts all its texts by length, writes nothing and has both "

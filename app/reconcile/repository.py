@@ -45,16 +45,23 @@ _KNOWN = text(
     WHERE w.expires_at > now()
     """
 )
-_VIEW = text(
+_VIEWS = text(
     """
-    SELECT agent_id, context_id, seq, session_id, context_type, active_content, priority, ttl_seconds, expires_at, created_at, updated_at
-    FROM nexus_memory.working_memory_contexts w WHERE agent_id = :agent_id AND context_id = :context_id AND w.expires_at > now()
+    SELECT w.agent_id, w.context_id, w.seq, w.session_id, w.context_type, w.active_content, w.priority, w.ttl_seconds, w.expires_at,
+           w.created_at, w.updated_at
+    FROM nexus_memory.working_memory_contexts w
+    JOIN unnest(CAST(:agent_ids AS text[]), CAST(:context_ids AS text[])) AS k (agent_id, context_id)
+        ON k.agent_id = w.agent_id AND k.context_id = w.context_id
+    WHERE w.expires_at > now() ORDER BY w.seq
     """
 )
 # Only if nobody changed the row since it was read: its writer knows better.
-_SET_HASH = text(
-    "UPDATE nexus_memory.working_memory_contexts SET cache_sha1 = :cache_sha1 WHERE agent_id = :agent_id AND context_id = :context_id"
-    " AND updated_at = :updated_at AND cache_sha1 IS DISTINCT FROM :cache_sha1"
+_SET_HASHES = text(
+    """
+    UPDATE nexus_memory.working_memory_contexts w SET cache_sha1 = decode(h.hash, 'hex')
+    FROM unnest(CAST(:seqs AS bigint[]), CAST(:changed AS timestamptz[]), CAST(:hashes AS text[])) AS h (seq, updated_at, hash)
+    WHERE w.seq = h.seq AND w.updated_at = h.updated_at AND w.cache_sha1 IS DISTINCT FROM decode(h.hash, 'hex')
+    """
 )
 _SWEEP = text(
     """
@@ -167,17 +174,20 @@ def known(connection: Connection, contexts: Sequence[tuple[str, str]]) -> set[tu
     return {(row.agent_id, row.context_id) for row in connection.execute(_KNOWN, _keys(contexts))}
 
 
-def view(connection: Connection, agent_id: str, context_id: str) -> ContextView | None:
-    """Return a live context that has an end, or None."""
-    row = connection.execute(_VIEW, {"agent_id": agent_id, "context_id": context_id}).one_or_none()
-    return None if row is None else ContextView(**row._mapping)
+def views(connection: Connection, contexts: Sequence[tuple[str, str]]) -> list[ContextView]:
+    """Return those of the contexts that are live and have an end."""
+    return [ContextView(**row._mapping) for row in connection.execute(_VIEWS, _keys(contexts))]
 
 
-def set_hash(connection: Connection, view: ContextView, cache_sha1: bytes) -> None:
-    """Note which bytes Redis should hold of a context, unless it was changed since it was read."""
+def set_hashes(connection: Connection, hashes: Sequence[tuple[ContextView, bytes]]) -> None:
+    """Note which bytes Redis should hold of contexts, but for those that were changed since they were read."""
     connection.execute(
-        _SET_HASH,
-        {"cache_sha1": cache_sha1, "agent_id": view.agent_id, "context_id": view.context_id, "updated_at": view.updated_at},
+        _SET_HASHES,
+        {
+            "seqs": [view.seq for view, _ in hashes],
+            "changed": [view.updated_at for view, _ in hashes],
+            "hashes": [cache_sha1.hex() for _, cache_sha1 in hashes],
+        },
     )
 
 

@@ -147,37 +147,40 @@ class ReconciliationService:
         return portion.hashed == size == held.count and portion.xor == held.xor and not held.wrong_ttl_count
 
     def _repair_portion(self, report: Report, portion: Portion) -> None:
+        suspects = self._drift(portion.contexts)
+        # One may have been written between the question to PostgreSQL and that to Redis: only what is still so is drift.
+        again = self._drift(list(suspects)) if suspects else {}
+        drift = {context: kind for context, kind in suspects.items() if again.get(context) is kind}
+        report.found.update(drift.values())
+        if drift and not report.dry_run:
+            report.repaired.update(drift[context] for context in self._rewrite(list(drift)))
+
+    def _drift(self, contexts: list[tuple[str, str]]) -> dict[tuple[str, str], Drift]:
+        """Return what is wrong with each of at most 1,000 contexts; those that are well, gone, or about to end are absent."""
         with self._database.transaction() as connection:
-            rows = repository.expected(connection, portion.contexts)
-        contexts = [context for context in portion.contexts if context in rows]
-        if not contexts:
-            return
+            rows = repository.expected(connection, contexts)
+        asked = [context for context in contexts if context in rows]
+        if not asked:
+            return {}
+        held = self._digests.details(asked)
         now = datetime.now(UTC)
-        for context, held in zip(contexts, self._digests.details(contexts), strict=True):
-            drift = judge(rows[context], held, now)
-            # It may have been written between the two questions: only what is still so is drift.
-            if drift is not None and self._is_still(drift, context):
-                report.found[drift] += 1
-                if not report.dry_run:
-                    report.repaired[drift] += self._rewrite(*context)
+        judged = {context: judge(rows[context], value, now) for context, value in zip(asked, held, strict=True)}
+        return {context: drift for context, drift in judged.items() if drift is not None}
 
-    def _is_still(self, drift: Drift, context: tuple[str, str]) -> bool:
+    def _rewrite(self, contexts: list[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Write contexts to Redis as PostgreSQL has them, and return those written; of others somebody's later word counts."""
+        generations = {agent_id: self._cache.generation(agent_id) for agent_id in {agent_id for agent_id, _ in contexts}}
         with self._database.transaction() as connection:
-            row = repository.expected(connection, [context]).get(context)
-        return row is not None and judge(row, self._digests.details([context])[0], datetime.now(UTC)) is drift
-
-    def _rewrite(self, agent_id: str, context_id: str) -> int:
-        """Write a context to Redis as PostgreSQL has it, and return 1; 0 when somebody changed it meanwhile, whose word counts."""
-        generation = self._cache.generation(agent_id)
-        with self._database.transaction() as connection:
-            view = repository.view(connection, agent_id, context_id)
-            if view is None or view.expires_at is None:
-                return 0
-            value = to_json(view)
-            repository.set_hash(connection, view, sha1(value))
-        if generation is None:
-            return 0
-        return int(self._cache.refill(agent_id, context_id, value, view.expires_at, generation))
+            views = repository.views(connection, contexts)
+            values = [(view, to_json(view)) for view in views]
+            repository.set_hashes(connection, [(view, sha1(value)) for view, value in values])
+        return [
+            (view.agent_id, view.context_id)
+            for view, value in values
+            if (generation := generations[view.agent_id]) is not None
+            and view.expires_at is not None
+            and self._cache.refill(view.agent_id, view.context_id, value, view.expires_at, generation)
+        ]
 
     def _find_orphans(self, report: Report) -> None:
         for found in self._digests.scan():

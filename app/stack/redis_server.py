@@ -49,7 +49,7 @@ dbfilename dump.rdb
 save 900 1
 stop-writes-on-bgsave-error no
 appendonly no
-maxmemory 256mb
+maxmemory {memory_mb}mb
 maxmemory-policy volatile-ttl
 tcp-keepalive 60
 timeout 0
@@ -129,13 +129,14 @@ def _inspect(path: Path) -> RedisBinary | None:
     return RedisBinary(path, "valkey" if "valkey" in text.lower() else "redis", tuple(map(int, match.groups())))
 
 
-def write_configuration(layout: Layout, port: int, password: str, binary: RedisBinary) -> Path:
+def write_configuration(layout: Layout, port: int, password: str, binary: RedisBinary, memory_mb: int = 256) -> Path:
     """Write redis.conf for that program, with the password only as a hash, and return its path."""
     path = layout.redis / "redis.conf"
     allowed = _NO_ADMINISTRATION if binary.version[:2] in _WITHOUT_SETINFO else f"{_NO_ADMINISTRATION} {_SAYS_ITS_LIBRARY}"
     text = _CONFIGURATION.format(
         port=port,
         folder=layout.redis,
+        memory_mb=memory_mb,
         password=hashlib.sha256(password.encode()).hexdigest(),
         cache=allowed,
         broker=f"{allowed} {_CELERY_SCRIPTS}",

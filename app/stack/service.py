@@ -227,7 +227,7 @@ class Stack:
         if binary.security_note:
             self._report(f"{binary.security_note}; a newer redis-server or valkey-server on PATH is used when there is one")
         password = self._chosen.secret("redis_password")
-        file = redis_server.write_configuration(self.layout, port, password, binary)
+        file = redis_server.write_configuration(self.layout, port, password, binary, self._chosen.redis_memory_mb)
         return _Server(redis_program([str(binary.path), str(file)]), lambda: redis_server.problem(port, password))
 
     def _start_supervisor(self, programs: Sequence[Program]) -> Supervisor:

@@ -61,7 +61,7 @@ def assert_agreement(redis: Redis, sql: Sql) -> None:
 def test_agreement_is_not_read(services: Services, reconciler: ReconciliationService, monkeypatch: pytest.MonkeyPatch) -> None:
     fill(services, 35)
     monkeypatch.setattr(repository, "expected", lambda *_: pytest.fail("a range that agrees was read"))
-    monkeypatch.setattr(repository, "view", lambda *_: pytest.fail("a range that agrees was read"))
+    monkeypatch.setattr(repository, "views", lambda *_: pytest.fail("a range that agrees was read"))
     report = reconciler.run("working")
     assert (report.ranges_compared, report.ranges_different, report.found, report.repaired) == (4, 0, {}, {})
 
