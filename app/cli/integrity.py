@@ -11,7 +11,7 @@ from uuid import UUID
 import click
 from rich.table import Table
 
-from app.bootstrap import build_sealing_service
+from app.bootstrap import Services, build_reconciliation_service, build_sealing_service
 from app.cli.console import json_option, open_services, print_json, print_table, progress_bar
 from app.config import load_settings
 from app.errors import InvalidRequest, NexusError
@@ -58,24 +58,49 @@ def _claim(receipt: dict[str, Any]) -> ReceiptClaim:
 
 
 @integrity.command()
-@click.argument("receipts", type=click.File("r", encoding="utf-8"))
+@click.argument("receipts", type=click.File("r", encoding="utf-8"), required=False)
 @json_option
-def verify(receipts: TextIO, as_json: bool) -> None:
-    """Say what became of each receipt of a file; exit status 1 when one is missing or altered."""
-    service = open_services().integrity
-    claims = [_claim(receipt) for receipt in _receipts(receipts)]
-    verdicts: list[Verdict] = []
-    with progress_bar("receipts", len(claims)) as advance:
-        for step in _steps(claims):
-            verdicts.extend(service.verify_receipts(None, step))
-            advance(len(step))
-    summary = Counter(verdict.verdict for verdict in verdicts)
-    if as_json:
-        print_json({"verdicts": verdicts, "summary": summary})
+def verify(receipts: TextIO | None, as_json: bool) -> None:
+    """Say what became of each receipt of a file, or, without one, verify everything.
+
+    Everything is: each episode against the ledger and its vectors, the ledger against its signed heads, and each working memory
+    against Redis. Exit status 1 when something is missing or altered, or Redis holds something else.
+    """
+    services = open_services()
+    if receipts is None:
+        summary, lost, others = _verify_everything(services)
+        verdicts = lost
     else:
-        _print_summary(summary, [verdict for verdict in verdicts if verdict.verdict in _LOST])
-    if _LOST & summary.keys():
+        claims = [_claim(receipt) for receipt in _receipts(receipts)]
+        verdicts, others = [], []
+        with progress_bar("receipts", len(claims)) as advance:
+            for step in _steps(claims):
+                verdicts.extend(services.integrity.verify_receipts(None, step))
+                advance(len(step))
+        summary = Counter(verdict.verdict for verdict in verdicts)
+        lost = [verdict for verdict in verdicts if verdict.verdict in _LOST]
+    if as_json:
+        print_json({"verdicts": verdicts, "summary": summary, "problems": others})
+    else:
+        _print_summary(summary, lost)
+        for problem in others:
+            click.echo(problem, err=True)
+    if lost or others:
         sys.exit(1)
+
+
+def _verify_everything(services: Services) -> tuple[Counter[str], list[Verdict], list[str]]:
+    """Return how many episodes there are of each verdict, those that are lost, and what else is wrong, one sentence each."""
+    summary: Counter[str] = Counter()
+    lost = []
+    with progress_bar("numbers", None) as advance:
+        for verdict in services.integrity.verify_all(advance.to):
+            summary[verdict.verdict] += 1
+            if verdict.verdict in _LOST:
+                lost.append(verdict)
+    others = services.proofs.audit()
+    drift = build_reconciliation_service(load_settings()).run("working", dry_run=True)
+    return summary, lost, [*others, *(f"{name}: {kind} in Redis" for kind, name in drift.named)]
 
 
 def _steps(claims: list[ReceiptClaim]) -> Iterator[list[ReceiptClaim]]:

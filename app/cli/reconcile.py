@@ -64,6 +64,9 @@ def _print_reports(reports: list[Report]) -> None:
     for report in reports:
         table.add_row(report.kind, str(report.ranges_compared), str(report.ranges_different), _words(report.found), _words(report.repaired))
     print_table(table)
+    for report in reports:
+        for kind, name in report.named:
+            click.echo(f"{kind}: {name}", err=True)
 
 
 def _words(counts: dict[str, int]) -> str:

@@ -12,6 +12,7 @@ from app.integrity.verdicts import Facts
 
 _FACTS = text("SELECT * FROM memory_system.verification_facts(CAST(:claims AS jsonb), :agent_id)")
 _RANGE = text("SELECT * FROM memory_system.claims_of_range(:first_seq, :last_seq, :agent_id)")
+_LAST_SEQ = text("SELECT memory_system.last_seq()")
 _IDENTITY = text("SELECT * FROM memory_system.accounting_identity(:agent_id)")
 _POSITION = text(
     "SELECT last_ledger_seq, next_xid::text::bigint AS next_xid, oldest_xid::text::bigint AS oldest_xid, oldest_open_at"
@@ -51,6 +52,11 @@ def claims_of_range(connection: Connection, first_seq: int, last_seq: int, agent
     """Return a claim for each episode whose seq is in the range, in order of seq; empty when there is none."""
     rows = connection.execute(_RANGE, {"first_seq": first_seq, "last_seq": last_seq, "agent_id": agent_id})
     return [dict(row._mapping) for row in rows]
+
+
+def last_seq(connection: Connection) -> int:
+    """Return the last number that an episode was given; 0 before the first."""
+    return int(connection.execute(_LAST_SEQ).scalar_one())
 
 
 def identity(connection: Connection, agent_id: str | None) -> AccountingIdentity:

@@ -1,7 +1,7 @@
 """Proving what is stored: verdicts on receipts, and the accounting identity."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import UUID
@@ -73,6 +73,18 @@ class IntegrityService:
             raise InvalidRequest(f"first_seq must not be after last_seq, and a range holds at most {MAX_RANGE} numbers")
         with self._database.transaction(agent_id) as connection:
             return self._judge(connection, repository.claims_of_range(connection, first_seq, last_seq, agent_id), agent_id)
+
+    def verify_all(self, tell: Callable[[int, int], None] = lambda _done, _of: None) -> Iterator[Verdict]:
+        """Yield a verdict for every episode accepted or stored, over all agents, in order of seq; 10,000 numbers a transaction.
+
+        Args:
+            tell: Told after each range how many numbers are done, and how many there are.
+        """
+        with self._database.transaction() as connection:
+            last = repository.last_seq(connection)
+        for first in range(1, last + 1, MAX_RANGE):
+            yield from self.verify_range(None, first, first + MAX_RANGE - 1)
+            tell(min(first + MAX_RANGE - 1, last), last)
 
     @staticmethod
     def _judge(connection: Connection, claims: Sequence[dict[str, Any]], agent_id: str | None) -> list[Verdict]:

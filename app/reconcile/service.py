@@ -1,7 +1,7 @@
 """Reconciliation: both sides compute what they hold where it lies, and only a range on which they differ is read and repaired."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Literal
@@ -29,6 +29,7 @@ Tell = Callable[[int, int], None]
 """Told after each range: how many ranges are done, and how many there are."""
 
 _IDS_A_STEP = 500
+_MOST_NAMED = 100
 _SWEPT_A_STEP = 1000
 
 
@@ -42,7 +43,14 @@ class Report:
     ranges_different: int = 0
     found: Counter[str] = field(default_factory=Counter)
     repaired: Counter[str] = field(default_factory=Counter)
+    named: list[tuple[str, str]] = field(default_factory=list)
+    """The first hundred of what was found: its kind, and which key or episode."""
     error: str | None = None
+
+    def find(self, drift: Mapping[str, str]) -> None:
+        """Count what was found, by name."""
+        self.found.update(drift.values())
+        self.named.extend([(str(kind), name) for name, kind in drift.items()][: max(0, _MOST_NAMED - len(self.named))])
 
 
 class ReconciliationService:
@@ -151,7 +159,7 @@ class ReconciliationService:
         # One may have been written between the question to PostgreSQL and that to Redis: only what is still so is drift.
         again = self._drift(list(suspects)) if suspects else {}
         drift = {context: kind for context, kind in suspects.items() if again.get(context) is kind}
-        report.found.update(drift.values())
+        report.find({keys.working(*context): kind for context, kind in drift.items()})
         if drift and not report.dry_run:
             report.repaired.update(drift[context] for context in self._rewrite(list(drift)))
 
@@ -189,7 +197,7 @@ class ReconciliationService:
             with self._database.transaction() as connection:
                 known = repository.known(connection, contexts)
             orphans = [key for key in found if keys.parse_working(key) not in known]
-            report.found.update({Drift.ORPHAN: len(orphans)} if orphans else {})
+            report.find({key.decode("utf-8", "backslashreplace"): Drift.ORPHAN for key in orphans})
             if orphans and not report.dry_run:
                 report.repaired[Drift.ORPHAN] += len(orphans)
                 self._remove(orphans)
@@ -217,7 +225,7 @@ class ReconciliationService:
     def _repair_vectors(self, report: Report, first: int, last: int, *, deep: bool) -> None:
         with self._database.transaction() as connection:
             drift = repository.vector_drift(connection, first, last, deep=deep)
-        report.found.update(drift.values())
+        report.find({f"episode {episode_id}": kind for episode_id, kind in drift.items()})
         if report.dry_run:
             return
         ids = list(drift)

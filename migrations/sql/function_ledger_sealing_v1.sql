@@ -50,3 +50,12 @@ AS $$
       AND (wanted_version IS NULL OR l.version = wanted_version) AND (only_agent_id IS NULL OR l.agent_id = only_agent_id)
     ORDER BY l.version DESC, l.ledger_seq LIMIT 1
 $$;
+
+-- The last number that an episode was given, stored since or not.
+CREATE FUNCTION memory_system.last_seq() RETURNS bigint
+LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce((SELECT s.last_value FROM pg_sequences s
+                     WHERE s.schemaname = 'nexus_memory' AND s.sequencename = 'zep_episodic_memory_seq_seq'), 0)
+$$;

@@ -24,6 +24,7 @@ def upgrade() -> None:
 def downgrade() -> None:
     """Remove them, and with them every head: the ranges are sealed anew after the next upgrade."""
     for function in (
+        "memory_system.last_seq()",
         "memory_system.ledger_entry_of(uuid, integer, text)",
         "memory_system.add_ledger_head(bigint, bigint, bigint, integer, bytea, bytea, bytea, bytea, bytea, timestamptz)",
         "memory_system.ledger_entries(bigint, bigint)",
@@ -31,6 +32,6 @@ def downgrade() -> None:
     ):
         op.execute(f"DROP FUNCTION {function}")
     op.execute("REVOKE SELECT, INSERT ON memory_system.ledger_heads FROM nexus_definer")
-    op.execute("REVOKE SELECT ON SEQUENCE memory_system.ledger_ledger_seq_seq FROM nexus_definer")
+    op.execute("REVOKE SELECT ON SEQUENCE memory_system.ledger_ledger_seq_seq, nexus_memory.zep_episodic_memory_seq_seq FROM nexus_definer")
     op.execute("DELETE FROM memory_system.ledger_heads")
     op.execute("ALTER TABLE memory_system.ledger_heads DROP COLUMN tree_root, DROP COLUMN public_key")

@@ -6,10 +6,12 @@ from collections.abc import Callable
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pytest
 from click.testing import CliRunner, Result
 from psycopg2 import extensions
+from redis import Redis
 
 from app.bootstrap import Services, build_sealing_service
 from app.cli import integrity as command
@@ -21,6 +23,7 @@ from app.integrity import merkle, sealing
 from app.integrity.heads import check_chain
 from app.integrity.proofs import check_receipt, proof_to_json
 from app.integrity.sealing import SealingService
+from app.working.models import NewContext
 from tests.factories.episodes import new_episode
 from tests.factories.statements import Sql
 
@@ -290,3 +293,44 @@ def test_verify_from_a_file_names_what_is_lost(services: Services, run: Callable
     file.write_text("{}\n")
     assert run("verify", str(file)).exit_code == 1
     assert run("audit").exit_code == 0
+
+
+def test_verify_of_everything_names_each_thing_that_was_changed_by_hand(
+    services: Services, run: Callable[..., Result], drain: Callable[[], int], database_settings: Settings, sql: Sql
+) -> None:
+    receipts = store(services, 6)
+    services.working.put("alice", "plan", NewContext({"goal": "tea"}, 600))
+    services.working.put("alice", "kept", NewContext({"goal": "rest"}, 600))
+    drain()
+    assert run("seal", "--everything").exit_code == 0
+    fine = run("verify")
+    assert (fine.exit_code, fine.stderr) == (0, ""), fine.output
+    changed, removed, one, other = (str(receipt.episode_id) for receipt in receipts[:4])
+    sql("SET session_replication_role = replica")
+    sql("UPDATE nexus_memory.zep_episodic_memory SET content = 'forged' WHERE episode_id = %s", changed)
+    sql("DELETE FROM nexus_memory.zep_episodic_memory WHERE episode_id = %s", removed)
+    sql("INSERT INTO nexus_memory.zep_episodic_memory (episode_id, agent_id, content) VALUES (%s, 'alice', 'smuggled')", str(UUID(int=9)))
+    sql(
+        "UPDATE nexus_memory.episode_chunks c SET embedding = o.embedding FROM nexus_memory.episode_chunks o"
+        " WHERE (c.episode_id, o.episode_id) IN ((%s, %s), (%s, %s))",
+        one, other, other, one,
+    )  # fmt: skip
+    sql("UPDATE memory_system.ledger SET leaf = sha256('x') WHERE episode_id = %s", str(receipts[5].episode_id))
+    sql("SET session_replication_role = origin")
+    with Redis.from_url(database_settings.cache_dsn) as redis:
+        redis.set("nexus:working:alice:plan", b'{"goal": "forged"}', keepttl=True)
+    found = run("verify")
+    assert found.exit_code == 1
+    for expected in (
+        f"{changed} seq {receipts[0].seq}: altered",
+        f"{removed} seq {receipts[1].seq}: missing",
+        f"{UUID(int=9)} seq 7: altered",
+        f"{one} seq {receipts[2].seq}: altered: a vector",
+        f"{other} seq {receipts[3].seq}: altered: a vector",
+        f"{receipts[5].episode_id} seq {receipts[5].seq}: altered",
+        "range 0: entries 1 to 6",
+        "nexus:working:alice:plan: stale in Redis",
+    ):
+        assert expected in found.stderr, f"{expected} in {found.stderr}"
+    assert str(receipts[4].episode_id) not in found.stderr
+    assert "kept" not in found.stderr
