@@ -1,6 +1,7 @@
 """Routes that prove what is stored."""
 
 from collections import Counter
+from dataclasses import asdict
 
 from flask import Response
 from flask_openapi3.blueprint import APIBlueprint
@@ -60,8 +61,9 @@ def verify(body: VerifyBody) -> Response:
 
 @blueprint.get("/integrity", responses={200: IdentityAnswer})
 def get_identity() -> Response:
-    """Show the accounting identity over all agents; drift must be 0."""
-    return json_answer(services().integrity.identity())
+    """Show the accounting identity over all agents, and that of semantic memories; drift must be 0."""
+    integrity = services().integrity
+    return json_answer({**asdict(integrity.identity()), "semantic": integrity.semantic_identity()})
 
 
 @blueprint.get("/integrity/heads", responses={200: HeadsAnswer})

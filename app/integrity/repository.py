@@ -14,6 +14,7 @@ _FACTS = text("SELECT * FROM memory_system.verification_facts(CAST(:claims AS js
 _RANGE = text("SELECT * FROM memory_system.claims_of_range(:first_seq, :last_seq, :agent_id)")
 _LAST_SEQ = text("SELECT memory_system.last_seq()")
 _IDENTITY = text("SELECT * FROM memory_system.accounting_identity(:agent_id)")
+_SEMANTIC_IDENTITY = text("SELECT * FROM memory_system.semantic_identity(:agent_id)")
 _POSITION = text(
     "SELECT last_ledger_seq, next_xid::text::bigint AS next_xid, oldest_xid::text::bigint AS oldest_xid, oldest_open_at"
     " FROM memory_system.ledger_position()"
@@ -40,6 +41,18 @@ class AccountingIdentity:
     processing: int
     dead: int
     deleted: int
+    drift: int
+
+
+@dataclass(frozen=True, slots=True)
+class SemanticIdentity:
+    """stored = searchable + pending + processing + dead, in semantic memories; `drift` is how many are in no class."""
+
+    stored: int
+    searchable: int
+    pending: int
+    processing: int
+    dead: int
     drift: int
 
 
@@ -83,6 +96,11 @@ class LedgerEntry:
     leaf: bytes
     seq: int
     version: int
+
+
+def semantic_identity(connection: Connection, agent_id: str | None) -> SemanticIdentity:
+    """Return the accounting identity of the semantic memories of one agent, or of all."""
+    return SemanticIdentity(**connection.execute(_SEMANTIC_IDENTITY, {"agent_id": agent_id}).one()._mapping)
 
 
 def ledger_position(connection: Connection) -> LedgerPosition:

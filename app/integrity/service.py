@@ -12,10 +12,10 @@ from sqlalchemy import Connection
 from app.db import Database
 from app.errors import InvalidRequest
 from app.integrity import repository
-from app.integrity.repository import AccountingIdentity
+from app.integrity.repository import AccountingIdentity, SemanticIdentity
 from app.integrity.verdicts import Verdict, judge
 
-__all__ = ["AccountingIdentity", "IntegrityService", "ReceiptClaim", "Verdict"]
+__all__ = ["AccountingIdentity", "IntegrityService", "ReceiptClaim", "SemanticIdentity", "Verdict"]
 
 MAX_RANGE = 10_000
 _DRIFT_SECONDS = 10.0
@@ -96,9 +96,17 @@ class IntegrityService:
         with self._database.transaction(agent_id) as connection:
             return repository.identity(connection, agent_id)
 
+    def semantic_identity(self, agent_id: str | None = None) -> SemanticIdentity:
+        """Return the accounting identity of semantic memories, which have no ledger; drift must be 0."""
+        with self._database.transaction(agent_id) as connection:
+            return repository.semantic_identity(connection, agent_id)
+
     def drift(self) -> int:
-        """Return the drift over all agents, counted at most every ten seconds in this process, because it counts every row."""
+        """Return the drift over all agents, of episodes and semantic memories together.
+
+        It is counted at most every ten seconds in this process, because that reads every row.
+        """
         now = time.monotonic()
         if self._drift is None or now - self._drift[0] > _DRIFT_SECONDS:
-            self._drift = (now, self.identity().drift)
+            self._drift = (now, abs(self.identity().drift) + self.semantic_identity().drift)
         return self._drift[1]

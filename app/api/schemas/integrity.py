@@ -61,6 +61,17 @@ class VerifyAnswer(BaseModel):
     summary: dict[str, int]
 
 
+class SemanticIdentityAnswer(BaseModel):
+    """The accounting identity of semantic memories: stored = searchable + pending + processing + dead; drift must be 0."""
+
+    stored: int
+    searchable: int
+    pending: int
+    processing: int
+    dead: int
+    drift: int
+
+
 class IdentityAnswer(BaseModel):
     """The accounting identity: accepted = searchable + pending + processing + dead + deleted; drift must be 0."""
 
@@ -71,6 +82,7 @@ class IdentityAnswer(BaseModel):
     dead: int
     deleted: int
     drift: int
+    semantic: SemanticIdentityAnswer
 
 
 class HeadsQuery(QueryModel):
