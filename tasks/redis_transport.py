@@ -28,6 +28,14 @@ class QoS(redis.QoS):
             self._quick_ack(delivery_tag)
             raise
 
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        """Give a message up, or back to its queue; it counts no longer, also if Redis could not be told."""
+        try:
+            super().reject(delivery_tag, requeue)  # type: ignore[no-untyped-call]
+        except BaseException:
+            self._quick_ack(delivery_tag)
+            raise
+
 
 class Channel(redis.Channel):
     """kombu's channel, which trusts that everything in its lists was put there by kombu."""

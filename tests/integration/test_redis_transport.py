@@ -1,6 +1,6 @@
-"""A worker's credit outlives an acknowledgement that never arrived."""
+"""A worker's credit outlives an acknowledgement, or a rejection, that never arrived."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
@@ -29,8 +29,15 @@ def proxy(database_settings: Settings) -> Iterator[Proxy]:
     proxy.stop()
 
 
-def second_message_is_taken(transport: str, proxy: Proxy, settings: Settings) -> bool:
-    """Take one message at a time, lose the acknowledgement of the first in a black hole, and return whether the second comes after it."""
+SETTLED: dict[str, Callable[[Any], object]] = {
+    "acknowledged": lambda message: message.ack(),
+    "rejected": lambda message: message.reject(),
+    "given back": lambda message: message.requeue(),
+}
+
+
+def another_message_is_taken(transport: str, proxy: Proxy, settings: Settings, settle: Callable[[Any], object]) -> bool:
+    """Take one message at a time, lose what settles the first in a black hole, and return whether another comes after it."""
     url = make_url(settings.broker_dsn).set(port=proxy.port).render_as_string(hide_password=False)
     options = {"socket_timeout": 1, "socket_connect_timeout": 1}
     taken: list[Any] = []
@@ -52,7 +59,7 @@ def second_message_is_taken(transport: str, proxy: Proxy, settings: Settings) ->
         first = taken.pop()
         proxy.black_hole()
         with pytest.raises(RedisTimeout):
-            first.ack()
+            settle(first)
         proxy.pass_on()
         try:
             wait_until(look, 4, "the second message does not come")
@@ -62,9 +69,11 @@ def second_message_is_taken(transport: str, proxy: Proxy, settings: Settings) ->
         return True
 
 
-def test_worker_takes_the_next_message_though_an_acknowledgement_was_lost(proxy: Proxy, database_settings: Settings) -> None:
-    assert second_message_is_taken(OURS, proxy, database_settings)
+@pytest.mark.parametrize("how", SETTLED)
+def test_worker_takes_the_next_message_though_what_settled_the_first_was_lost(how: str, proxy: Proxy, database_settings: Settings) -> None:
+    assert another_message_is_taken(OURS, proxy, database_settings, SETTLED[how])
 
 
-def test_mutant_kombus_own_transport_stays_deaf(proxy: Proxy, database_settings: Settings) -> None:
-    assert not second_message_is_taken(KOMBUS, proxy, database_settings)
+@pytest.mark.parametrize("how", SETTLED)
+def test_mutant_kombus_own_transport_stays_deaf(how: str, proxy: Proxy, database_settings: Settings) -> None:
+    assert not another_message_is_taken(KOMBUS, proxy, database_settings, SETTLED[how])
