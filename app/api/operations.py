@@ -56,10 +56,14 @@ def get_metrics() -> Response:
 def _read_database() -> DatabaseReadings:
     counts = services().stats.queue()
     advice = services().queue_status.advice()
+    reconciliation = services().stats.reconciliation()
     return DatabaseReadings(
         queue_depth={"pending": counts.pending, "processing": counts.processing, "done": counts.done, "dead": counts.dead},
         oldest_pending_age_seconds=counts.oldest_pending_seconds,
         accounting_identity_drift=services().integrity.drift(),
         workers_alive=advice.workers_at_work,
         workers_advised=advice.workers_advised,
+        drift_found=reconciliation.found,
+        drift_repaired=reconciliation.repaired,
+        reconciled_at=reconciliation.last_finished,
     )

@@ -1,6 +1,7 @@
 """Counts of what is stored, all from the same definitions as the accounting identity."""
 
-from dataclasses import asdict
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from sqlalchemy import text
@@ -10,7 +11,29 @@ from app.queue import repository as queue_repository
 from app.queue.models import QueueCounts
 
 _TOTALS = text("SELECT * FROM memory_system.totals(:agent_id)")
+# Every run is a row and stays: what is summed here survives restarts and grows only.
+_DRIFT = text(
+    """
+    SELECT r.kind, d.drift, sum((r.found ->> d.drift)::bigint) AS found, sum((r.repaired ->> d.drift)::bigint) AS repaired
+    FROM memory_system.reconciliation_runs r
+    CROSS JOIN LATERAL (SELECT jsonb_object_keys(r.found) UNION SELECT jsonb_object_keys(r.repaired)) AS d (drift)
+    WHERE NOT r.dry_run GROUP BY r.kind, d.drift ORDER BY r.kind, d.drift
+    """
+)
+_LAST_RUNS = text(
+    "SELECT kind, extract(epoch FROM max(finished_at))::double precision AS finished FROM memory_system.reconciliation_runs"
+    " WHERE NOT dry_run AND error IS NULL AND finished_at IS NOT NULL GROUP BY kind"
+)
 _AGENTS = text("SELECT * FROM memory_system.agent_totals()")
+
+
+@dataclass(frozen=True, slots=True)
+class ReconciliationTotals:
+    """What all runs found and repaired, by kind and drift, and when the last good one of each kind ended, in seconds since 1970."""
+
+    found: Mapping[tuple[str, str], int]
+    repaired: Mapping[tuple[str, str], int]
+    last_finished: Mapping[str, float]
 
 
 class StatsService:
@@ -22,6 +45,17 @@ class StatsService:
 
     def __init__(self, database: Database) -> None:
         self._database = database
+
+    def reconciliation(self) -> ReconciliationTotals:
+        """Return what all runs of reconciliation found and repaired, dry runs left out."""
+        with self._database.transaction() as connection:
+            rows = list(connection.execute(_DRIFT))
+            last = {row.kind: row.finished for row in connection.execute(_LAST_RUNS)}
+        return ReconciliationTotals(
+            found={(row.kind, row.drift): int(row.found or 0) for row in rows},
+            repaired={(row.kind, row.drift): int(row.repaired or 0) for row in rows},
+            last_finished=last,
+        )
 
     def queue(self) -> QueueCounts:
         """Return the queue's rows by state over all agents."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from app.errors import NexusError
@@ -30,6 +30,9 @@ class DatabaseReadings:
         accounting_identity_drift: Accepted episodes that no class accounts for; 0 when all is well.
         workers_alive: Workers heard from lately that have no problem.
         workers_advised: How many would drain the backlog in AUTOSCALE_DRAIN_MINUTES.
+        drift_found: What reconciliation found, by (kind, drift), over all its runs.
+        drift_repaired: What it repaired.
+        reconciled_at: When the last good run of each kind ended, in seconds since 1970.
     """
 
     queue_depth: Mapping[str, int]
@@ -37,6 +40,9 @@ class DatabaseReadings:
     accounting_identity_drift: int
     workers_alive: int
     workers_advised: int
+    drift_found: Mapping[tuple[str, str], int]
+    drift_repaired: Mapping[tuple[str, str], int]
+    reconciled_at: Mapping[str, float]
 
 
 def observe_request(method: str, url_rule: str | None, status: int, seconds: float) -> None:
@@ -71,7 +77,22 @@ class _DatabaseCollector(Collector):
         alive.add_metric([], readings.workers_alive)
         advised = GaugeMetricFamily("embeddings_workers_advised", "Workers that would drain the backlog in AUTOSCALE_DRAIN_MINUTES.")
         advised.add_metric([], readings.workers_advised)
-        return [up, depth, age, drift, alive, advised]
+        return [up, depth, age, drift, alive, advised, *_reconciliation(readings)]
+
+
+def _reconciliation(readings: DatabaseReadings) -> list[Metric]:
+    found = CounterMetricFamily(
+        "reconciliation_drift_found", "Differences between stores that reconciliation found.", labels=["kind", "drift"]
+    )
+    for labels, count in sorted(readings.drift_found.items()):
+        found.add_metric(labels, count)
+    repaired = CounterMetricFamily("reconciliation_drift_repaired", "Differences that it repaired.", labels=["kind", "drift"])
+    for labels, count in sorted(readings.drift_repaired.items()):
+        repaired.add_metric(labels, count)
+    at = GaugeMetricFamily("reconciliation_last_success_timestamp_seconds", "When the last good run ended.", labels=["kind"])
+    for kind, seconds in sorted(readings.reconciled_at.items()):
+        at.add_metric([kind], seconds)
+    return [found, repaired, at]
 
 
 def render_database(read: Callable[[], DatabaseReadings]) -> bytes:

@@ -14,6 +14,7 @@ from app.episodes.models import EpisodeFilters, EpisodeView, NewEpisode, Project
 from app.errors import DatabaseUnavailable, NotFound, Unauthenticated
 from app.identity.models import ApiKey, KeyRole, Principal
 from app.integrity.service import AccountingIdentity, ReceiptClaim, SemanticIdentity, Verdict
+from app.integrity.stats import ReconciliationTotals
 from app.queue.advice import Advice, advise
 from app.queue.dead import DeadCauses, DeadPage, DeadSelection, Replay
 from app.queue.models import QueueCounts
@@ -174,6 +175,10 @@ class Stats:
 
     is_down: bool = False
     agents: list[str | None] = field(default_factory=list)
+
+    def reconciliation(self) -> ReconciliationTotals:
+        """Return one drift that was found and repaired."""
+        return ReconciliationTotals({("working", "stale"): 2}, {("working", "stale"): 1}, {"working": 1.5})
 
     def stats(self, agent_id: str | None, *, per_agent: bool = False) -> dict[str, Any]:
         """Return the shape of the answer."""

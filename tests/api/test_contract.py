@@ -206,6 +206,9 @@ def test_metrics_count_by_rule_with_bounded_labels(layer: FlaskClient) -> None:
     assert 'embeddings_queue_depth{state="pending"} 2.0' in text
     assert "embeddings_oldest_pending_age_seconds 1.5" in text
     assert "accounting_identity_drift 0.0" in text
+    assert 'reconciliation_drift_found_total{drift="stale",kind="working"} 2.0' in text
+    assert 'reconciliation_drift_repaired_total{drift="stale",kind="working"} 1.0' in text
+    assert 'reconciliation_last_success_timestamp_seconds{kind="working"} 1.5' in text
     assert "embeddings_workers_alive 2.0" in text
     assert "embeddings_workers_advised 3.0" in text
     assert "nexus_database_up 1.0" in text

@@ -265,3 +265,14 @@ def test_pending_and_dead_work_is_no_drift(services: Services, workshop: Worksho
     sql(f"UPDATE memory_system.embeddings_queue SET state = 'dead', retry_count = 5 WHERE target_id IN ({some})")
     assert reconciler.run("vectors").found == {}
     assert sql.one("SELECT count(*) FROM memory_system.embeddings_queue WHERE state = 'dead'") == 2
+
+
+def test_totals_of_all_runs_are_metrics(services: Services, reconciler: ReconciliationService, redis: Redis) -> None:
+    fill(services, 5)
+    for _ in range(2):
+        redis.delete(key(1), key(2))
+        reconciler.run("working", dry_run=True)
+        reconciler.run("working")
+    totals = services.stats.reconciliation()
+    assert totals.found == totals.repaired == {("working", "missing"): 4}
+    assert totals.last_finished.keys() == {"working"}
