@@ -56,7 +56,11 @@ class Database:
             connect_args={
                 "connect_timeout": settings.database_connect_timeout_seconds,
                 "application_name": application_name,
-                "keepalives_idle": 30,
+                # A server that vanished from the network is noticed within half a minute, also while an answer is waited for.
+                "keepalives_idle": 10,
+                "keepalives_interval": 5,
+                "keepalives_count": 4,
+                "tcp_user_timeout": 30_000,
                 "options": options,
             },
         )

@@ -54,6 +54,13 @@ def on_starting(_server: Any) -> None:
         file.unlink()
 
 
+def worker_exit(_server: Any, _worker: Any) -> None:
+    """In a worker that ends: send the last spans."""
+    from app.observability import tracing
+
+    tracing.stop()
+
+
 def child_exit(_server: Any, worker: Any) -> None:
     """Drop the gauges of a process that is gone; its counters stay in the sums."""
     # Not imported earlier: see PROMETHEUS_MULTIPROC_DIR above.

@@ -17,6 +17,7 @@ def make_celery(settings: Settings) -> Celery:
         task_serializer="json",
         accept_content=["json"],
         # A message of any other shape is discarded by whoever reads it, instead of ending one worker after the other.
+        worker_consumer="tasks.consumer:Consumer",
         task_annotations={"*": {"Strategy": "tasks.strategy:discard_malformed"}},
         task_ignore_result=True,
         result_backend=None,
@@ -76,7 +77,6 @@ def _rabbitmq(settings: Settings) -> dict[str, object]:
         "task_create_missing_queue_type": "quorum",
         # Quorum queues know no global prefetch; the one message in advance is asked for by each consumer.
         "worker_detect_quorum_queues": True,
-        "worker_consumer": "tasks.undelayed_consumer:UndelayedConsumer",
         "broker_connection_timeout": 4.0,
         # How a worker notices a broker that is silent but has not closed the connection; looked at every 20 / 3 s.
         "broker_heartbeat": 20,

@@ -9,6 +9,8 @@ from typing import Any
 
 import structlog
 from billiard.exceptions import WorkerLostError
+from celery.concurrency import get_implementation
+from celery.concurrency.prefork import TaskPool
 from celery.signals import celeryd_init, setup_logging, task_failure, worker_process_init, worker_process_shutdown
 
 from app.bootstrap import WorkerServices, build_queue_service, build_worker_services, check_model
@@ -83,8 +85,8 @@ def _configure_logging(**_: Any) -> None:
 
 
 @celeryd_init.connect
-def _refuse_what_waiting_cannot_mend(**_: Any) -> None:
-    """End the worker with the reason, before it has children, where a secret is missing or its model is not the database's.
+def _refuse_what_waiting_cannot_mend(options: dict[str, Any] | None = None, **_: Any) -> None:
+    """End the worker with the reason, before it has children, where a secret is missing, or its model or its pool is not the right one.
 
     What may pass by itself, such as PostgreSQL being down, is left to the children, which try again.
     """
@@ -92,11 +94,22 @@ def _refuse_what_waiting_cannot_mend(**_: Any) -> None:
     try:
         for name in ("pg_worker_password", "redis_password"):
             settings.secret(name)
+        _require_children((options or {}).get("pool"))
         check_model(settings, "nexus_worker")
     except ConfigurationError as error:
         _log.critical("worker_refuses_to_start", code=error.code, error=error.message, action="mend what it names, then start it again")
         # Celery swallows any exception of a signal's receiver but this.
         raise SystemExit(1) from error
+
+
+def _require_children(pool: Any) -> None:
+    """Do nothing when the pool has child processes: a model is loaded in each, and the time limit ends one.
+
+    Raises:
+        ConfigurationError: The worker was started with another pool; it would take every message and do nothing.
+    """
+    if pool is not None and get_implementation(pool) is not TaskPool:
+        raise ConfigurationError("workers run with the pool prefork only: leave -P out")
 
 
 @worker_process_init.connect

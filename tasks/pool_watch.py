@@ -2,7 +2,10 @@
 
 from typing import Any
 
+import structlog
 from celery.bootsteps import StartStopStep
+
+_log = structlog.get_logger(__name__)
 
 _SECONDS = 1.0
 
@@ -18,4 +21,12 @@ class PoolWatch(StartStopStep):  # type: ignore[misc]  # Celery has no types
 
     def register_with_event_loop(self, worker: Any, hub: Any) -> None:
         """Look every second from now on."""
-        hub.call_repeatedly(_SECONDS, worker.pool.maintain_pool)
+
+        def look() -> None:
+            try:
+                worker.pool.maintain_pool()
+            except OSError as error:
+                # The event loop would take it for a loss of the broker, and begin anew each second.
+                _log.error("child_not_started", error=type(error).__name__, action="the machine lacks processes or memory; tried again")
+
+        hub.call_repeatedly(_SECONDS, look)

@@ -5,10 +5,12 @@ from typing import Any
 
 import structlog
 from kombu.transport import redis
+from redis.exceptions import DataError
 
 _log = structlog.get_logger(__name__)
 
-_NO_MESSAGE = (TypeError, ValueError, LookupError, AttributeError, RecursionError)
+# DataError: a part of the message that kombu writes back to Redis is of no kind that Redis takes.
+_NO_MESSAGE = (TypeError, ValueError, LookupError, AttributeError, RecursionError, DataError)
 
 Receive = Callable[[Any], Any]
 
@@ -38,7 +40,7 @@ class QoS(redis.QoS):
 
 
 class Channel(redis.Channel):
-    """kombu's channel, which trusts that everything in its lists was put there by kombu."""
+    """kombu's channel, which trusts that everything in its lists and on its broadcasts was put there by kombu."""
 
     QoS = QoS
 
@@ -49,6 +51,14 @@ class Channel(redis.Channel):
         """
         try:
             return bool(super()._brpop_read(**options))  # type: ignore[no-untyped-call]
+        except _NO_MESSAGE as error:
+            _report(error)
+            return True
+
+    def _receive_one(self, client: Any) -> Any:
+        """Hand on a broadcast that has come (remote control, events), and return whether there was one."""
+        try:
+            return super()._receive_one(client)  # type: ignore[no-untyped-call]
         except _NO_MESSAGE as error:
             _report(error)
             return True
@@ -69,7 +79,7 @@ class Channel(redis.Channel):
 
 
 def _report(error: Exception) -> None:
-    _log.warning("message_discarded", error=type(error).__name__, action="find out who else writes to the broker's lists")
+    _log.warning("message_discarded", error=type(error).__name__, action="find out who else writes to the broker")
 
 
 class Transport(redis.Transport):

@@ -1,16 +1,21 @@
 """Traces: what a request began is followed through its queue rows to the first attempt at each vector. Nothing is kept without OTLP."""
 
+import os
 import threading
 from collections.abc import Iterable, Mapping
 
+import structlog
 from opentelemetry.context import Context
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanProcessor, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace import Link, NoOpTracer, Span, SpanKind, Tracer, get_current_span, set_span_in_context
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from app.config import Settings
+
+_log = structlog.get_logger(__name__)
 
 Value = str | int
 Attributes = Mapping[str, Value]
@@ -35,15 +40,23 @@ def configure(settings: Settings, process: str) -> None:
     # Takes a third of a second, and most installations do not need it.
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 
-    exporter = OTLPSpanExporter(endpoint=settings.otel_exporter_otlp_endpoint.rstrip("/") + "/v1/traces", timeout=5)
-    install(BatchSpanProcessor(exporter), process)
+    try:
+        exporter = OTLPSpanExporter(endpoint=settings.otel_exporter_otlp_endpoint.rstrip("/") + "/v1/traces", timeout=5)
+        install(BatchSpanProcessor(exporter), process)
+    except Exception as error:  # noqa: BLE001
+        # Whatever the SDK's own variables say wrongly: a process without traces is worth more than none.
+        _log.error("tracing_not_started", error=type(error).__name__, action="look at the variables of OpenTelemetry, OTEL_*; work goes on")
 
 
 def install(processor: SpanProcessor, process: str) -> None:
     """Give this process's spans to a processor from now on, and to no other."""
     global _tracer, _provider
     stop()
-    _provider = TracerProvider(resource=Resource.create({"service.name": f"nexus-{process}", "service.namespace": "nexus-cerebro"}))
+    resource = Resource.create({"service.name": f"nexus-{process}", "service.namespace": "nexus-cerebro"})
+    # A caller's traceparent comes before its key is looked at: it may say what a request belongs to, not whether it is recorded.
+    sampler = None if os.environ.get("OTEL_TRACES_SAMPLER") else ALWAYS_ON
+    # stop() does what the SDK would do at exit, and waits for three seconds at most.
+    _provider = TracerProvider(sampler, resource, shutdown_on_exit=False)
     _provider.add_span_processor(processor)
     _tracer = _provider.get_tracer("nexus-cerebro")
 

@@ -7,7 +7,9 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
+from structlog.testing import capture_logs
 
+from app.config import Settings
 from app.observability import tracing
 from tests.api.conftest import Caller
 from tests.factories.encoder import FakeEncoder
@@ -107,3 +109,19 @@ def test_without_a_collector_nothing_is_kept_and_the_callers_trace_still_reaches
     alice.post("/memory/action", {"content": "one"}, traceparent=CALLER)
     alice.post("/memory/action", {"content": "two"})
     assert sql("SELECT traceparent FROM memory_system.embeddings_queue ORDER BY enqueued_at") == [(CALLER,), (None,)]
+
+
+def test_caller_cannot_keep_its_request_out_of_the_traces(alice: Caller, spans: InMemorySpanExporter) -> None:
+    assert alice.post("/memory/action", {"content": "x"}, traceparent=CALLER.removesuffix("01") + "00").status_code == 201
+    assert len(_named(spans, "POST /memory/action")) == 1
+
+
+def test_wrong_variable_of_the_sdk_costs_the_traces_and_not_the_process(
+    database_settings: Settings, monkeypatch: pytest.MonkeyPatch, alice: Caller
+) -> None:
+    monkeypatch.setenv("OTEL_BSP_MAX_QUEUE_SIZE", "256")
+    with capture_logs() as lines:
+        tracing.configure(database_settings.model_copy(update={"otel_exporter_otlp_endpoint": "http://127.0.0.1:1"}), "test")
+    assert [line["event"] for line in lines] == ["tracing_not_started"]
+    assert alice.post("/memory/action", {"content": "x"}).status_code == 201
+    tracing.stop()

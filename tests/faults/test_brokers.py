@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from itertools import product
 from uuid import uuid4
 
 import pytest
@@ -224,6 +225,11 @@ _MALFORMED: list[tuple[object, str, dict[str, object]]] = [
     ([[], _SOUND, 5], _JSON, {}),
     ([[], _SOUND, {}], _JSON, {"timelimit": "soon"}),
     ([[], _SOUND, {}], _JSON, {"timelimit": ["1", None]}),
+    ([[], _SOUND, {}], _JSON, {"timelimit": [0.001, None]}),
+    ([[], _SOUND, {}], _JSON, {"timelimit": [None, 1]}),
+    ([], _JSON, {"task": "x", "id": ...}),
+    ([], _JSON, {"task": {}, "id": ...}),
+    ([[], _SOUND, {}], _JSON, {"task": ["embedding"]}),
     ([[], _SOUND, {}], _JSON, {"id": None}),
     ([[], _SOUND, {}], _JSON, {"eta": "tomorrow"}),
     ([[], _SOUND | {"target_ids": ["x"]}, {}], _JSON, {}),
@@ -231,7 +237,7 @@ _MALFORMED: list[tuple[object, str, dict[str, object]]] = [
     ([[1, 2], _SOUND | {"more": 1}, {}], _JSON, {}),
     ([[], _SOUND, {}], "application/x-python-serialize", {}),
     ([[], _SOUND, {}], _JSON, {"task": "os.system"}),
-    ({"task": EMBED_BATCH, "id": str(uuid4()), "args": 5, "kwargs": None}, _JSON, {"task": None}),
+    ({"task": EMBED_BATCH, "id": str(uuid4()), "args": 5, "kwargs": None}, _JSON, {"task": ...}),
 ]
 
 
@@ -245,7 +251,7 @@ def test_malformed_messages_are_discarded_and_hold_nobody_up(case: Case, celery_
     with celery_setup.app.producer_pool.acquire(block=True) as producer:
         for body, content_type, headers in _MALFORMED:
             sound: dict[str, object] = {"task": EMBED_BATCH, "id": str(uuid4()), "timelimit": [None, None], "eta": None, "lang": "py"}
-            given = {name: value for name, value in {**sound, **headers}.items() if (name, value) != ("task", None)}
+            given = {name: value for name, value in {**sound, **headers}.items() if value is not ...}
             encoded = json.dumps(body).encode()
             producer.publish(encoded, routing_key="embed.hi", content_type=content_type, content_encoding="utf-8", headers=given)
     case.write(100, importance=0.9)
@@ -264,10 +270,16 @@ def test_elements_of_a_redis_list_that_are_no_messages_are_discarded(case: Case)
     properties = {"delivery_mode": 2, "delivery_info": {"exchange": "", "routing_key": "embed.hi"}, "priority": 0, "delivery_tag": "t"}
     junk: list[object] = [None, 5, "text", [], {}, {"body": "%", "properties": {}}, {"properties": properties}]
     junk += [{"body": "%%%", "properties": properties | {"body_encoding": "base64"}}, {"body": "e30=", "properties": [], "headers": 5}]
+    tags: list[object] = [None, True, [], {}, 10**400]
+    junk += [{"body": "e30=", "headers": {}, "properties": properties | {"body_encoding": "base64", "delivery_tag": tag}} for tag in tags]
     raw: list[bytes] = [b"", b"\xff\x00", b"{", b"[" * 100_000, *(json.dumps(each).encode() for each in junk)]
     case.floods_broker = True
     for queue in ("embed.hi", "embed.bulk", "embed.solo", "upkeep"):
         case.world.redis.admin.lpush(queue, *raw)
+    # Broadcasts: remote control and events, in whichever database the broker is.
+    for database, channel in product(range(16), ("celery.pidbox", "celeryev/worker.heartbeat")):
+        for message in raw:
+            case.world.redis.admin.publish(f"/{database}.{channel}", message)
     case.write(100, importance=0.9)
     with case.fault():
         case.wait_done(100)

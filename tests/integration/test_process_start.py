@@ -57,3 +57,13 @@ def test_process_of_another_model_than_the_database_expects_ends_with_the_reason
     assert len(reasons) == 1, said[-2000:]
     assert "the database expects vectors of all-MiniLM-L6-v2" in reasons[0]
     assert "set EMBEDDING_MODEL to the model that the database expects" in reasons[0]
+
+
+@pytest.mark.parametrize("pool", ["threads", "solo"])
+def test_worker_with_a_pool_without_children_ends_with_the_reason(pool: str, tmp_path: Path) -> None:
+    write_missing(Settings(secrets_dir=tmp_path))
+    command = [sys.executable, "-m", *PROCESSES["worker"], "-P", pool]
+    variables = {"SECRETS_DIR": str(tmp_path), "DATA_DIR": str(tmp_path / "data")}
+    done = subprocess.run(command, cwd=PROJECT_ROOT, env=variables, check=False, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "prefork only" in done.stdout + done.stderr
