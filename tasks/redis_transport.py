@@ -38,6 +38,17 @@ class QoS(redis.QoS):
             self._quick_ack(delivery_tag)
             raise
 
+    def restore_by_tag(self, tag: Any, client: Any = None, leftmost: bool = False) -> None:
+        """Put a message back that nobody acknowledged in time; what stands there and is none is removed.
+
+        A worker looks for such messages when it begins: otherwise each new one would end at the same element.
+        """
+        try:
+            super().restore_by_tag(tag, client, leftmost)  # type: ignore[no-untyped-call]
+        except _NO_MESSAGE as error:
+            self._remove_from_indices(tag).execute()  # type: ignore[no-untyped-call]
+            _report(error)
+
 
 class Channel(redis.Channel):
     """kombu's channel, which trusts that everything in its lists and on its broadcasts was put there by kombu."""

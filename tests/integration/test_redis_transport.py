@@ -6,6 +6,7 @@ from typing import Any
 
 import kombu
 import pytest
+from redis import Redis
 from redis.exceptions import TimeoutError as RedisTimeout
 from sqlalchemy import make_url
 
@@ -77,3 +78,33 @@ def test_worker_takes_the_next_message_though_what_settled_the_first_was_lost(ho
 @pytest.mark.parametrize("how", SETTLED)
 def test_mutant_kombus_own_transport_stays_deaf(how: str, proxy: Proxy, database_settings: Settings) -> None:
     assert not another_message_is_taken(KOMBUS, proxy, database_settings, SETTLED[how])
+
+
+JUNK: list[bytes] = [b"null", b"not json", b"[]", b"[1, 2, 3]", b"\xff"]
+
+
+def restore_beside_junk(transport: str, settings: Settings) -> list[Any]:
+    """Leave junk among the unacknowledged messages beside a sound one, look for those to restore, and return what is left there."""
+    with (
+        _kombu.Connection(settings.broker_dsn, transport=transport, transport_options={"visibility_timeout": 0}) as connection,
+        Redis.from_url(settings.broker_dsn) as redis,
+    ):
+        channel = connection.channel()
+        queue = _kombu.Queue("credit")
+        _kombu.Producer(channel).publish({"number": 1}, routing_key=queue.name, declare=[queue])
+        assert queue(channel).get() is not None
+        for number, junk in enumerate(JUNK):
+            redis.hset("unacked", f"junk{number}", junk)
+            redis.zadd("unacked_index", {f"junk{number}": 1})
+        channel.qos.restore_visible(num=100)
+        assert redis.llen(queue.name) == 1, "the sound message is not back in its queue"
+        return [redis.hkeys("unacked"), redis.zrange("unacked_index", 0, -1)]
+
+
+def test_what_is_no_message_among_the_unacknowledged_is_removed_and_ends_nobody(database_settings: Settings) -> None:
+    assert restore_beside_junk(OURS, database_settings) == [[], []]
+
+
+def test_mutant_kombus_own_transport_ends_at_it(database_settings: Settings) -> None:
+    with pytest.raises((TypeError, ValueError, LookupError, AttributeError)):
+        restore_beside_junk(KOMBUS, database_settings)
