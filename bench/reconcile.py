@@ -6,6 +6,7 @@ import random
 import subprocess
 import sys
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,7 +77,7 @@ def measure(stack: OwnStack, report: Report) -> list[Figure]:
     return [*_Working(stack, report).measure(), *_Vectors(stack, report).measure()]
 
 
-class _Contest:
+class _Contest(ABC):
     """Fills a store, and runs the command as an operator would."""
 
     kind = ""
@@ -115,11 +116,13 @@ class _Contest:
             Figure(f"{self.kind}: peak memory at {SIZES[-1]:,} to {SIZES[0]:,}", peaks[-1] / peaks[0], "ratio", TARGET_RATIO, "smaller"),
         ]
 
+    @abstractmethod
     def fill(self, first: int, last: int) -> None:
-        raise NotImplementedError
+        """Add the rows from one number to another, in both stores."""
 
+    @abstractmethod
     def damage(self, count: int) -> int:
-        raise NotImplementedError
+        """Spoil about so many rows at random, and return how many."""
 
     def execute(self, statement: str, parameters: Any = None) -> None:
         with self.connection.cursor() as cursor:

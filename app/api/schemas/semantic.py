@@ -1,12 +1,12 @@
 """Bodies, queries and answers of the routes of semantic memories."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, Field, Strict, model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, Field
 
+from app.api.schemas.changes import Changes
 from app.api.schemas.episodes import AgentQuery, EmbeddingDetail
 from app.fields import AgentId, Content, JsonObject, StrictModel, Text256, UnitScore
 
@@ -27,7 +27,7 @@ class SemanticBody(StrictModel):
     agent_id: AgentId | None = Field(None, description="Whose memory; needed with an administrator's key unless X-Agent-Id says it.")
 
 
-class SemanticChanges(StrictModel):
+class SemanticChanges(Changes):
     """Fields to change; those left out stay as they are."""
 
     concept: Text256 = Field(None)  # type: ignore[assignment]
@@ -36,20 +36,6 @@ class SemanticChanges(StrictModel):
     confidence_score: UnitScore = Field(None)  # type: ignore[assignment]
     source_episodes: Sources = Field(None)  # type: ignore[arg-type]
     language: Literal["en", "es", "simple"] = Field(None)  # type: ignore[arg-type]
-    agent_id: AgentId | None = Field(None, description="Whose memory; needed with an administrator's key unless X-Agent-Id says it.")
-    expected_version: Annotated[int, Strict(), Field(ge=1, lt=2**31)] | None = Field(
-        None, description="Change it only while this is its version; otherwise 409."
-    )
-
-    @model_validator(mode="after")
-    def _something(self) -> Self:
-        if not self.changes():
-            raise PydanticCustomError("nothing_to_change", "name at least one field to change")
-        return self
-
-    def changes(self) -> dict[str, Any]:
-        """Return the fields that the request names."""
-        return {name: getattr(self, name) for name in self.model_fields_set - {"agent_id", "expected_version"}}
 
 
 class SemanticPath(BaseModel):

@@ -1,20 +1,19 @@
 """Queries, bodies and answers of the routes that list, change and delete stored episodes."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import orjson
-from pydantic import AfterValidator, BaseModel, BeforeValidator, Field, Strict, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 from pydantic_core import PydanticCustomError
 
+from app.api.schemas.changes import Changes
 from app.api.schemas.episodes import AgentQuery, EpisodeAnswer
 from app.fields import (
-    AgentId,
     Content,
     JsonObject,
     Moment,
-    StrictModel,
     Tags,
     Text128,
     Text256,
@@ -66,7 +65,7 @@ def _refuse_content(details: dict[str, Any] | None) -> dict[str, Any] | None:
     return details
 
 
-class EpisodeChanges(StrictModel):
+class EpisodeChanges(Changes):
     """Fields to change; those left out stay as they are, and null clears those that may be absent."""
 
     content: Content = Field(None, description="New content is a new version, embedded anew.")  # type: ignore[assignment]
@@ -81,20 +80,6 @@ class EpisodeChanges(StrictModel):
     context_state: JsonObject | None = None
     project: Text256 | None = None
     language: Literal["en", "es", "simple"] = Field(None)  # type: ignore[arg-type]
-    agent_id: AgentId | None = Field(None, description="Whose memory; needed with an administrator's key unless X-Agent-Id says it.")
-    expected_version: Annotated[int, Strict(), Field(ge=1, lt=2**31)] | None = Field(
-        None, description="Change it only while this is its version; otherwise 409."
-    )
-
-    @model_validator(mode="after")
-    def _something(self) -> Self:
-        if not self.changes():
-            raise PydanticCustomError("nothing_to_change", "name at least one field to change")
-        return self
-
-    def changes(self) -> dict[str, Any]:
-        """Return the fields that the request names."""
-        return {name: getattr(self, name) for name in self.model_fields_set - {"agent_id", "expected_version"}}
 
 
 class ListAnswer(BaseModel):
