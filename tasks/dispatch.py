@@ -3,7 +3,6 @@
 import signal
 import sys
 import threading
-from collections.abc import Sequence
 from typing import Any
 
 import structlog
@@ -15,36 +14,10 @@ from app.cache.keys import DOORBELL
 from app.errors import NexusError
 from app.observability.logs import configure_logging
 from app.queue.dispatcher import Dispatcher
-from app.queue.models import Batch
-from tasks.celery_app import app, settings
-from tasks.messages import message_of
-from tasks.names import EMBED_BATCH
-from tasks.time_limit import time_limit_of
+from tasks.broker import Broker
+from tasks.celery_app import settings
 
 _log = structlog.get_logger(__name__)
-
-
-_BROKER_SECONDS = 5.0
-"""How long RabbitMQ may take to confirm a message; Redis has its socket's timeout."""
-
-
-def publish(batches: Sequence[Batch]) -> None:
-    """Send one message a batch over one connection of the pool: on Redis in one pipeline, on RabbitMQ each confirmed.
-
-    Raises:
-        Exception: What the broker's client raises; some messages may have gone out.
-    """
-    with app.producer_pool.acquire(block=True, timeout=5) as producer, producer.batch():
-        for batch in batches:
-            app.send_task(
-                EMBED_BATCH,
-                kwargs=message_of(batch.claim) | {"limit_seconds": time_limit_of(batch, settings)},
-                queue=batch.queue,
-                producer=producer,
-                retry=False,
-                timeout=_BROKER_SECONDS,
-                confirm_timeout=_BROKER_SECONDS,
-            )
 
 
 class Doorbell:
@@ -94,7 +67,7 @@ def main() -> int:
         _log.critical("dispatcher_cannot_start", code=error.code, error=error.message)
         return 1
     _log.info("dispatcher_started")
-    Dispatcher(queue, publish, doorbell.wait, settings).run(stop)
+    Dispatcher(queue, Broker(), doorbell.wait, settings).run(stop)
     return 0
 
 

@@ -22,6 +22,7 @@ from app.queue.workers import WorkerIdentity, this_process
 from tasks.celery_app import settings
 from tasks.messages import claim_of
 from tasks.names import EMBED_BATCH
+from tasks.parent import Parent
 from tasks.time_limit import ENDED_BY
 
 _log = structlog.get_logger(__name__)
@@ -34,6 +35,7 @@ class ChildProcess:
         self.services: WorkerServices = build_worker_services(settings)
         embedding = self.services.embedding
         self.identity: WorkerIdentity = this_process("worker", 1, embedding.model.model_id, embedding.precision)
+        self._parent = Parent()
         self._stopped = threading.Event()
         embedding.when_changed = self._beat_if_possible
         embedding.when_hopeless = lambda: os._exit(1)
@@ -48,7 +50,8 @@ class ChildProcess:
         # Also how an idle worker notices that models came into use or went out of it.
         embedding.look()
         self.identity = replace(self.identity, model_id=embedding.model.model_id, precision=embedding.precision)
-        self.services.queue.beat(self.identity, embedding.rate.items_per_second, embedding.problem)
+        rate, problem = embedding.rate, embedding.problem or self._parent.problem
+        self.services.queue.beat(self.identity, rate.items_per_second, rate.chars_per_second, problem)
 
     def _beat_if_possible(self) -> None:
         try:

@@ -1,18 +1,44 @@
-"""kombu's Redis transport without two ways in which it ends or deafens a worker: what is no message, and what cannot be acknowledged."""
+"""kombu's Redis transport, which trusts that nobody else writes to Redis and that every answer arrives, without the harm of either.
 
+What is no message is discarded, a key of another type in the place of one of kombu's is removed, and a worker that could not tell
+Redis of a message's end takes the next one. Nothing is lost by it: PostgreSQL holds the work.
+"""
+
+import re
 from collections.abc import Callable
+from functools import wraps
+from itertools import product
 from typing import Any
 
 import structlog
 from kombu.transport import redis
-from redis.exceptions import DataError
+from redis.exceptions import DataError, ResponseError
+
+from tasks.names import CONSUMED_QUEUES
 
 _log = structlog.get_logger(__name__)
 
 # DataError: a part of the message that kombu writes back to Redis is of no kind that Redis takes.
 _NO_MESSAGE = (TypeError, ValueError, LookupError, AttributeError, RecursionError, DataError)
 
+# What Redis says, and before it, what redis-py says of a command of a pipeline.
+_WRONG_TYPE = re.compile(r"(^|of pipeline caused error: )WRONGTYPE ")
+
 Receive = Callable[[Any], Any]
+
+
+def _mended(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a method of a channel that removes keys of a foreign type and tries once more, where Redis refuses for their sake."""
+
+    @wraps(method)
+    def call(channel: "Channel", *args: Any, **options: Any) -> Any:
+        try:
+            return method(channel, *args, **options)
+        except ResponseError as error:
+            channel.mend(error)
+            return method(channel, *args, **options)
+
+    return call
 
 
 class QoS(redis.QoS):
@@ -26,6 +52,9 @@ class QoS(redis.QoS):
         """
         try:
             super().ack(delivery_tag)  # type: ignore[no-untyped-call]
+        except ResponseError as error:
+            self._quick_ack(delivery_tag)
+            self.channel.mend(error)
         except BaseException:
             self._quick_ack(delivery_tag)
             raise
@@ -34,9 +63,19 @@ class QoS(redis.QoS):
         """Give a message up, or back to its queue; it counts no longer, also if Redis could not be told."""
         try:
             super().reject(delivery_tag, requeue)  # type: ignore[no-untyped-call]
+        except ResponseError as error:
+            self._quick_ack(delivery_tag)
+            self.channel.mend(error)
         except BaseException:
             self._quick_ack(delivery_tag)
             raise
+
+    def restore_visible(self, *args: Any, **options: Any) -> None:
+        """Put back what nobody acknowledged in time."""
+        try:
+            super().restore_visible(*args, **options)  # type: ignore[no-untyped-call]
+        except ResponseError as error:
+            self.channel.mend(error)
 
     def restore_by_tag(self, tag: Any, client: Any = None, leftmost: bool = False) -> None:
         """Put a message back that nobody acknowledged in time; what stands there and is none is removed.
@@ -65,6 +104,37 @@ class Channel(redis.Channel):
         except _NO_MESSAGE as error:
             _report(error)
             return True
+        except ResponseError as error:
+            self.mend(error)
+            return True
+
+    _size = _mended(redis.Channel._size)
+    _put = _mended(redis.Channel._put)
+    _queue_bind = _mended(redis.Channel._queue_bind)
+    get_table = _mended(redis.Channel.get_table)
+
+    def mend(self, error: ResponseError) -> None:
+        """Remove every key that stands in the place of one of kombu's and is of another type.
+
+        Raises:
+            ResponseError: Redis refused for another reason.
+        """
+        if not _WRONG_TYPE.search(str(error)):
+            raise error
+        with self.conn_or_acquire() as client:
+            for key, kind in self._places().items():
+                if client.type(key) not in {kind, b"none"}:
+                    client.delete(key)
+                    _log.warning("foreign_key_removed", key=key, action="find out who else writes to the broker")
+
+    def _places(self) -> dict[str, bytes]:
+        """Return the keys that kombu uses, each with its type."""
+        places = {self.unacked_key: b"hash", self.unacked_index_key: b"zset"}
+        for queue, step in product(CONSUMED_QUEUES, self.priority_steps):
+            places[self._q_for_pri(queue, step)] = b"list"  # type: ignore[no-untyped-call]
+        for exchange, form in product(self.state.exchanges, (self.keyprefix_queue, self.keyprefix_binding_permanent)):
+            places[form % (exchange,)] = b"set"
+        return places
 
     def _receive_one(self, client: Any) -> Any:
         """Hand on a broadcast that has come (remote control, events), and return whether there was one."""

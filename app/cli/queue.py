@@ -93,7 +93,7 @@ def replay(cause: str | None, ids: tuple[UUID, ...], everything: bool, yes: bool
 @click.option("--minutes", type=click.FloatRange(0.01, 1e6), default=None, help="Default: AUTOSCALE_DRAIN_MINUTES.")
 @json_option
 def advise(minutes: float | None, as_json: bool) -> None:
-    """Say how many workers would embed what is pending in some minutes."""
+    """Say how many workers would embed what is due in some minutes."""
     if minutes is not None and not math.isfinite(minutes):
         raise click.BadParameter("must be a number", param_hint="--minutes")
     advice = open_services().queue_status.advice(minutes)
@@ -101,7 +101,7 @@ def advise(minutes: float | None, as_json: bool) -> None:
         print_json(advice)
         return
     click.echo(f"{advice.workers_advised} advised, {advice.workers_at_work} at work: {advice.reason}")
-    if advice.pending and advice.minutes_to_drain is not None:
+    if advice.due and advice.minutes_to_drain is not None:
         click.echo(f"those at work need {_duration(advice.minutes_to_drain * 60)}")
 
 
@@ -130,14 +130,16 @@ def _print_status(found: QueueStatus) -> None:
         oldest = _duration(lane.oldest_pending_age_seconds) if lane.pending else "-"
         lanes.add_row(lane.lane, f"{lane.pending:,}", f"{lane.waiting:,}", f"{lane.processing:,}", oldest)
     print_table(lanes)
-    processes = Table("process", _number("slots"), "model", _number("episodes/s"), _number("heard from"), "problem", box=None)
+    processes = Table(
+        "process", _number("slots"), "model", _number("episodes/s"), _number("characters/s"), _number("heard from"), "problem", box=None
+    )
     for worker in found.workers:
-        rate = "-" if worker.items_per_second is None else f"{worker.items_per_second:.1f}"
+        rates = (_rate(worker.items_per_second, ".1f"), _rate(worker.chars_per_second, ",.0f"))
         model = " ".join(filter(None, (worker.model, worker.precision)))
         heard = f"{worker.seconds_since_heartbeat:.0f} s ago"
-        processes.add_row(worker.worker_id, str(worker.slots), model, rate, heard, worker.problem or "")
+        processes.add_row(worker.worker_id, str(worker.slots), model, *rates, heard, worker.problem or "")
     for dispatcher in found.dispatchers:
-        processes.add_row(dispatcher.worker_id, "-", "", "-", f"{dispatcher.seconds_since_heartbeat:.0f} s ago", "")
+        processes.add_row(dispatcher.worker_id, "-", "", "-", "-", f"{dispatcher.seconds_since_heartbeat:.0f} s ago", "")
     print_table(processes)
     if not found.workers or not found.dispatchers:
         click.echo("no worker or no dispatcher was heard from lately; new episodes get no vectors", err=True)
@@ -167,6 +169,10 @@ def _print_rows(page: DeadPage, cause: str) -> None:
     print_table(table)
     if page.next_cursor is not None:
         click.echo(f"more: --after {page.next_cursor}")
+
+
+def _rate(rate: float | None, form: str) -> str:
+    return "-" if rate is None else format(rate, form)
 
 
 def _number(title: str) -> Column:

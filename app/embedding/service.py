@@ -57,7 +57,7 @@ class EmbeddingService:
         settings: Attempts and times.
 
     Attributes:
-        rate: Episodes a second while busy.
+        rate: How fast it is while busy.
         when_changed: Called after `problem` changed.
         when_hopeless: Called when the active model's encoder stays broken: a process that cannot recover is better replaced.
 
@@ -165,7 +165,8 @@ class EmbeddingService:
                 self._fail(started.only(faulty), reason)
                 trace.failed(faulty, reason)
         failed = sum(map(len, faults.values()))
-        self.rate.add(len(done), time.monotonic() - began)
+        embedded_ids = set(done)
+        self.rate.add((len(item.content) for item in items if item.target_id in embedded_ids), time.monotonic() - began)
         self._cache.invalidate({item.agent_id for item in items}, ring=True)
         return BatchOutcome(done=len(done), failed=failed, lost=len(claim.target_ids) - len(done) - failed)
 

@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Sequence
+from typing import Protocol
 
 import structlog
 
@@ -20,9 +21,18 @@ _REST_STEP_SECONDS = 0.002
 _LONGEST_REST_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 5.0
 """While PostgreSQL or the broker is away, the longest time between two attempts."""
+_UNREAD = "leases end while messages wait: see that every worker's main process runs and reads all queues; restart one that does not"
 
-Publish = Callable[[Sequence[Batch]], None]
-"""Sends batches to the broker. It may raise: some of them may be on their way then, and the rows of all are given back uncharged."""
+
+class Broker(Protocol):
+    """Where batches are sent. Either method may raise anything."""
+
+    def unread(self) -> int:
+        """Return how many messages lie there that no worker has taken."""
+
+    def publish(self, batches: Sequence[Batch]) -> None:
+        """Send batches. When it raises, some may be on their way: the rows of all are given back uncharged."""
+
 
 Doorbell = Callable[[float], None]
 """Returns when the doorbell rings or after the given seconds."""
@@ -33,14 +43,14 @@ class Dispatcher:
 
     Args:
         queue: Claims and reaps.
-        publish: Sends batches.
+        broker: Takes batches.
         wait_for_doorbell: Sleeps until there may be work.
         settings: Times.
     """
 
-    def __init__(self, queue: QueueService, publish: Publish, wait_for_doorbell: Doorbell, settings: Settings) -> None:
+    def __init__(self, queue: QueueService, broker: Broker, wait_for_doorbell: Doorbell, settings: Settings) -> None:
         self._queue = queue
-        self._publish = publish
+        self._broker = broker
         self._wait = wait_for_doorbell
         self._settings = settings
         self._identity = this_process("dispatcher")
@@ -48,7 +58,8 @@ class Dispatcher:
         self._next_beat = 0.0
         self._has_joined = False
         self._vain_rings = 0
-        self._publish_pause = settings.poll_seconds
+        self._unread = 0
+        self._broker_pause = settings.poll_seconds
         self._stop = threading.Event()
 
     def run(self, stop: threading.Event) -> None:
@@ -77,30 +88,40 @@ class Dispatcher:
             _log.info("left_unannounced")
 
     def run_once(self) -> bool:
-        """Claim and publish once, and return whether there was anything."""
-        batches = self._queue.claim()
-        if not batches:
-            return False
+        """Claim and publish once, and return whether to look again at once: there was work, or the broker failed."""
+        batches: list[Batch] = []
         try:
-            self._publish(batches)
+            self._unread = self._broker.unread()
         except Exception as error:  # noqa: BLE001
-            # Whatever the broker's client raises, some messages may have gone out and some not. Given back, the rows of either
-            # have spent their token, so a message that arrives after all matches nothing.
-            returned = self._queue.give_back(batch.claim for batch in batches)
-            _log.warning(
-                "publish_failed",
-                error=type(error).__name__,
-                batches=len(batches),
-                rows_given_back=returned,
-                retry_in_seconds=round(self._publish_pause, 2),
-                action="check that the broker is up; nothing is lost",
-            )
-            # Not the doorbell: every write rings it, and none of them brings the broker back.
-            self._stop.wait(self._publish_pause)
-            self._publish_pause = min(_LONGEST_PAUSE_SECONDS, self._publish_pause * 2)
-        else:
-            self._publish_pause = self._settings.poll_seconds
-        return True
+            self._rest(error, batches)
+            return True
+        batches = self._queue.claim(self._unread)
+        try:
+            if batches:
+                self._broker.publish(batches)
+        except Exception as error:  # noqa: BLE001
+            self._rest(error, batches)
+            return True
+        self._broker_pause = self._settings.poll_seconds
+        return bool(batches)
+
+    def _rest(self, error: Exception, batches: Sequence[Batch]) -> None:
+        """Give rows back and wait a while, longer each time: whatever the broker's client raised, the rows are safe.
+
+        Some messages may have gone out and some not. Given back, the rows of either have spent their token, so a message that
+        arrives after all matches nothing.
+        """
+        _log.warning(
+            "broker_failed",
+            error=type(error).__name__,
+            batches=len(batches),
+            rows_given_back=self._queue.give_back(batch.claim for batch in batches) if batches else 0,
+            retry_in_seconds=round(self._broker_pause, 2),
+            action="check that the broker is up; nothing is lost",
+        )
+        # Not the doorbell: every write rings it, and none of them brings the broker back.
+        self._stop.wait(self._broker_pause)
+        self._broker_pause = min(_LONGEST_PAUSE_SECONDS, self._broker_pause * 2)
 
     def _sleep(self, stop: threading.Event) -> None:
         """Wait for the doorbell; the more rings in a row brought no work, the longer the rest after the next one."""
@@ -115,7 +136,8 @@ class Dispatcher:
     def _keep_house(self) -> None:
         now = time.monotonic()
         if now >= self._next_reap:
-            self._queue.reap()
+            if self._queue.reap() and self._unread:
+                _log.warning("messages_unread", messages=self._unread, action=_UNREAD)
             self._next_reap = now + self._settings.reaper_seconds
         if now >= self._next_beat:
             self._queue.beat(self._identity) if self._has_joined else self._queue.join(self._identity)

@@ -33,16 +33,22 @@ def _pick(lane: int, reserve: float) -> str:
 # Reads ix_embeddings_queue_ready from each lane's position to the limit, and ix_embeddings_queue_processing from the oldest claim
 # on, which is as long as the window: flat at any depth, and under a held snapshot. clock_timestamp(), because claims take turns
 # and now() is from before the turn: claimed_at must grow from claim to claim.
+# A row in flight has at most one message. What lies in the broker beyond that is of claims that have ended, and takes room until
+# a worker has read it: a worker that reads nothing would otherwise let it grow from lease to lease.
 _CLAIM = text(
     f"""
     WITH in_use AS MATERIALIZED (
         SELECT model_id FROM memory_system.embedding_models WHERE is_active OR is_target
-    ), room AS (
-        SELECT :rows_per_slot * coalesce(sum(w.slots), 0) AS rows FROM memory_system.workers w
-        WHERE w.kind = 'worker' AND w.heartbeat_at > now() - make_interval(secs => :silence_seconds)
     ), held AS (
         SELECT count(*) AS rows, {", ".join(f"count(*) FILTER (WHERE priority = {lane.number}) AS lane_{lane.number}" for lane in LANES)}
         FROM memory_system.embeddings_queue WHERE state = 'processing' AND claimed_at >= CAST(:oldest_claim AS timestamptz)
+    ), at_work AS (
+        SELECT coalesce(sum(slots), 0) AS slots FROM memory_system.workers
+        WHERE kind = 'worker' AND heartbeat_at > now() - make_interval(secs => :silence_seconds)
+    ), room AS (
+        SELECT greatest(0, :rows_per_slot * w.slots - CASE WHEN :unread > 0 THEN
+            greatest(0, :unread + :messages_per_slot * w.slots - h.rows) ELSE 0 END) AS rows
+        FROM at_work w CROSS JOIN held h
     ),{",".join(_pick(lane.number, lane.reserve) for lane in LANES)}
     UPDATE memory_system.embeddings_queue q
     SET state = 'processing', claim_token = :token, claimed_at = clock_timestamp(), started_at = NULL,
@@ -178,6 +184,8 @@ def claim(
     after: Mapping[int, Position],
     oldest_claim: datetime | None,
     most: int,
+    unread: int,
+    messages_per_slot: int,
     rows_per_slot: int,
     lease_seconds: float,
     silence_seconds: float,
@@ -190,6 +198,8 @@ def claim(
         after: By lane, the row after which to look; a lane that is absent is looked through from its start.
         oldest_claim: No row in flight was claimed before; None counts all of them.
         most: Most rows of one lane.
+        unread: Messages in the broker that no worker has taken.
+        messages_per_slot: How many messages a worker may have taken and not answered for each of its slots.
         rows_per_slot: Rows in flight for each slot of a live worker.
         lease_seconds: How long the claim holds without a heartbeat.
         silence_seconds: Silence after which a worker counts as gone.
@@ -208,6 +218,8 @@ def claim(
             "token": token,
             "oldest_claim": oldest_claim or "-infinity",
             "most": most,
+            "unread": unread,
+            "messages_per_slot": messages_per_slot,
             "rows_per_slot": rows_per_slot,
             "lease_seconds": lease_seconds,
             "silence_seconds": silence_seconds,

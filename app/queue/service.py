@@ -44,8 +44,13 @@ class QueueService:
         self._settings = settings
         self._low_water = LowWater()
 
-    def claim(self) -> list[Batch]:
-        """Take due work and return it packed into batches, the most urgent first; empty when there is nothing to do or no room."""
+    def claim(self, unread: int = 0) -> list[Batch]:
+        """Take due work and return it packed into batches, the most urgent first; empty when there is nothing to do or no room.
+
+        Args:
+            unread: Messages in the broker that no worker has taken. Those beyond the rows in flight are of claims that have ended:
+                they take room, or a worker that reads nothing would let them pile up from lease to lease.
+        """
         token = uuid.uuid4()
         from_start = self._low_water.begin()
         oldest_claim = self._low_water.oldest_claim
@@ -60,6 +65,8 @@ class QueueService:
                 after={} if from_start else self._low_water.positions(),
                 oldest_claim=oldest_claim,
                 most=self._settings.claim_rows,
+                unread=unread,
+                messages_per_slot=_BATCHES_PER_SLOT,
                 rows_per_slot=_BATCHES_PER_SLOT * self._settings.batch_rows,
                 lease_seconds=self._settings.lease_seconds,
                 silence_seconds=self._settings.worker_silence_seconds,
@@ -99,10 +106,16 @@ class QueueService:
         with self._database.transaction() as connection:
             return repository.counts(connection, None)
 
-    def beat(self, identity: WorkerIdentity, items_per_second: float | None = None, problem: str | None = None) -> None:
+    def beat(
+        self,
+        identity: WorkerIdentity,
+        items_per_second: float | None = None,
+        chars_per_second: float | None = None,
+        problem: str | None = None,
+    ) -> None:
         """Say that a process is alive, how fast it is, and why it takes no work if it takes none."""
         with self._database.transaction() as connection:
-            workers.beat(connection, identity, items_per_second, problem)
+            workers.beat(connection, identity, items_per_second, chars_per_second, problem)
 
     def join(self, identity: WorkerIdentity) -> None:
         """Say that a process begins, in the place of any of its host that died without a word."""

@@ -7,20 +7,20 @@ from sqlalchemy import Connection, text
 
 from app.config import Settings
 from app.db import Database
-from app.queue.advice import Advice, advise
+from app.queue.advice import Advice, Backlog, advise
 from app.queue.lanes import LANES, Lane
 
 # One statement, so that every number is from one snapshot. The left join keeps done and dead when no row is open.
 _ROWS = text(
     """
-    SELECT c.done, c.dead, l.lane, l.pending, l.waiting, l.processing, l.oldest_pending_seconds
+    SELECT c.done, c.dead, l.lane, l.pending, l.waiting, l.due_chars, l.processing, l.oldest_pending_seconds
     FROM memory_system.queue_counts(NULL) c LEFT JOIN memory_system.queue_lanes() l ON true
     """
 )
-_PENDING = text("SELECT coalesce(sum(pending), 0) FROM memory_system.queue_lanes()")
+_DUE = text("SELECT coalesce(sum(pending - waiting), 0) AS rows, coalesce(sum(due_chars), 0) AS chars FROM memory_system.queue_lanes()")
 _PROCESSES = text(
     """
-    SELECT w.worker_id, w.kind, w.hostname, w.pid, w.slots, m.name AS model, w.precision, w.items_per_second,
+    SELECT w.worker_id, w.kind, w.hostname, w.pid, w.slots, m.name AS model, w.precision, w.items_per_second, w.chars_per_second,
            extract(epoch FROM now() - w.heartbeat_at)::double precision AS seconds_since_heartbeat, w.problem
     FROM memory_system.workers w LEFT JOIN memory_system.embedding_models m USING (model_id)
     WHERE w.heartbeat_at > now() - make_interval(secs => :silence_seconds)
@@ -36,7 +36,7 @@ _PROBLEMS = text(
 )
 _RATES = text(
     """
-    SELECT items_per_second FROM memory_system.workers
+    SELECT chars_per_second FROM memory_system.workers
     WHERE kind = 'worker' AND problem IS NULL AND heartbeat_at > now() - make_interval(secs => :silence_seconds)
     """
 )
@@ -55,7 +55,7 @@ class LaneStatus:
 
 @dataclass(frozen=True, slots=True)
 class WorkerStatus:
-    """A live worker. `items_per_second` is episodes while busy, None before its first batch; `problem` is None when it is well."""
+    """A live worker. Its rates are while busy, and None before its first batch; `problem` is None when it is well."""
 
     worker_id: str
     hostname: str
@@ -64,6 +64,7 @@ class WorkerStatus:
     model: str | None
     precision: str | None
     items_per_second: float | None
+    chars_per_second: float | None
     seconds_since_heartbeat: float
     problem: str | None
 
@@ -119,10 +120,12 @@ class QueueStatusService:
         lanes = [_lane(lane, by_lane.get(lane.number)) for lane in LANES]
         workers = [_worker(row) for row in processes if row.kind == "worker"]
         pending = sum(lane.pending for lane in lanes)
-        rates = [worker.items_per_second for worker in workers if worker.problem is None]
+        rates = [worker.chars_per_second for worker in workers if worker.problem is None]
+        waiting = sum(lane.waiting for lane in lanes)
+        due = Backlog(pending - waiting, sum(row.due_chars for row in by_lane.values()))
         return QueueStatus(
             pending=pending,
-            waiting=sum(lane.waiting for lane in lanes),
+            waiting=waiting,
             processing=sum(lane.processing for lane in lanes),
             done=rows[0].done,
             dead=rows[0].dead,
@@ -130,15 +133,15 @@ class QueueStatusService:
             lanes=lanes,
             workers=workers,
             dispatchers=[_dispatcher(row) for row in processes if row.kind == "dispatcher"],
-            advice=advise(pending, rates, self._minutes(drain_minutes)),
+            advice=advise(due, rates, self._minutes(drain_minutes)),
         )
 
     def advice(self, drain_minutes: float | None = None) -> Advice:
         """Return only the advice; it reads unfinished rows and heartbeats, so it may be asked every few seconds."""
         with self._database.transaction() as connection:
-            pending = int(connection.execute(_PENDING).scalar_one())
+            due = connection.execute(_DUE).one()
             rates = list(connection.execute(_RATES, self._silence).scalars())
-        return advise(pending, rates, self._minutes(drain_minutes))
+        return advise(Backlog(int(due.rows), int(due.chars)), rates, self._minutes(drain_minutes))
 
     @property
     def _silence(self) -> dict[str, float]:
@@ -168,6 +171,7 @@ def _worker(row: Any) -> WorkerStatus:
         model=row.model,
         precision=row.precision,
         items_per_second=row.items_per_second,
+        chars_per_second=row.chars_per_second,
         seconds_since_heartbeat=row.seconds_since_heartbeat,
         problem=row.problem,
     )

@@ -67,6 +67,7 @@ workers = Table(
     Column("started_at", TimestampTz, nullable=False, server_default=NOW),
     Column("heartbeat_at", TimestampTz, nullable=False, server_default=NOW),
     Column("problem", Text),
+    Column("chars_per_second", Double),
     PrimaryKeyConstraint("worker_id", name="pk_workers"),
     ForeignKeyConstraint(["model_id"], ["memory_system.embedding_models.model_id"], name="fk_workers_model"),
     schema="memory_system",

@@ -9,11 +9,12 @@ from sqlalchemy import Connection, text
 
 _BEAT = text(
     """
-    INSERT INTO memory_system.workers (worker_id, kind, hostname, pid, slots, model_id, precision, items_per_second, problem)
-    VALUES (:worker_id, :kind, :hostname, :pid, :slots, :model_id, :precision, :items_per_second, :problem)
+    INSERT INTO memory_system.workers
+        (worker_id, kind, hostname, pid, slots, model_id, precision, items_per_second, chars_per_second, problem)
+    VALUES (:worker_id, :kind, :hostname, :pid, :slots, :model_id, :precision, :items_per_second, :chars_per_second, :problem)
     ON CONFLICT (worker_id) DO UPDATE
         SET heartbeat_at = now(), slots = excluded.slots, model_id = excluded.model_id, precision = excluded.precision,
-            items_per_second = excluded.items_per_second, problem = excluded.problem
+            items_per_second = excluded.items_per_second, chars_per_second = excluded.chars_per_second, problem = excluded.problem
     """
 )
 _LEAVE = text("DELETE FROM memory_system.workers WHERE worker_id = :worker_id")
@@ -22,7 +23,7 @@ _LEAVE_ALL = text("DELETE FROM memory_system.workers WHERE worker_id = ANY (:wor
 _PRUNE = text("DELETE FROM memory_system.workers WHERE heartbeat_at < now() - interval '1 day'")
 _ALIVE = text(
     """
-    SELECT kind, count(*) AS processes, coalesce(sum(slots), 0) AS slots, coalesce(sum(items_per_second), 0) AS items_per_second
+    SELECT kind, count(*) AS processes, coalesce(sum(slots), 0) AS slots
     FROM memory_system.workers WHERE heartbeat_at > now() - make_interval(secs => :silence_seconds) GROUP BY kind
     """
 )
@@ -43,11 +44,10 @@ class WorkerIdentity:
 
 @dataclass(frozen=True, slots=True)
 class Alive:
-    """How many processes of a kind were heard from lately, with the sum of their slots and rates (items a second)."""
+    """How many processes of a kind were heard from lately, with the sum of their slots."""
 
     processes: int = 0
     slots: int = 0
-    items_per_second: float = 0.0
 
 
 def this_process(kind: str, slots: int = 0, model_id: int | None = None, precision: str | None = None) -> WorkerIdentity:
@@ -56,13 +56,20 @@ def this_process(kind: str, slots: int = 0, model_id: int | None = None, precisi
     return WorkerIdentity(f"{kind}@{hostname}:{os.getpid()}", kind, hostname, os.getpid(), slots, model_id, precision)
 
 
-def beat(connection: Connection, identity: WorkerIdentity, items_per_second: float | None = None, problem: str | None = None) -> None:
+def beat(
+    connection: Connection,
+    identity: WorkerIdentity,
+    items_per_second: float | None = None,
+    chars_per_second: float | None = None,
+    problem: str | None = None,
+) -> None:
     """Say that the process is alive; one with a problem takes no work, so it has no slots.
 
     Args:
         connection: In a transaction.
         identity: The process.
-        items_per_second: Its rate while busy; None when it is not known.
+        items_per_second: Episodes a second while busy; None when that is not known.
+        chars_per_second: Characters a second while busy; None when that is not known.
         problem: Why it takes no work; None when it does.
     """
     connection.execute(
@@ -76,6 +83,7 @@ def beat(connection: Connection, identity: WorkerIdentity, items_per_second: flo
             "model_id": identity.model_id,
             "precision": identity.precision,
             "items_per_second": items_per_second,
+            "chars_per_second": chars_per_second,
             "problem": problem,
         },
     )
@@ -104,4 +112,4 @@ def prune(connection: Connection) -> int:
 def alive(connection: Connection, silence_seconds: float) -> dict[str, Alive]:
     """Return the live processes by kind; a kind with none is absent."""
     rows = connection.execute(_ALIVE, {"silence_seconds": silence_seconds})
-    return {row.kind: Alive(int(row.processes), int(row.slots), float(row.items_per_second)) for row in rows}
+    return {row.kind: Alive(int(row.processes), int(row.slots)) for row in rows}

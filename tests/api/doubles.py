@@ -15,7 +15,7 @@ from app.errors import DatabaseUnavailable, NotFound, Unauthenticated
 from app.identity.models import ApiKey, KeyRole, Principal
 from app.integrity.service import AccountingIdentity, ReceiptClaim, SemanticIdentity, Verdict
 from app.integrity.stats import ReconciliationTotals
-from app.queue.advice import Advice, advise
+from app.queue.advice import Advice, Backlog, advise
 from app.queue.dead import DeadCauses, DeadPage, DeadSelection, Replay
 from app.queue.models import QueueCounts
 from app.queue.status import QueueStatus
@@ -203,7 +203,7 @@ class Queue:
 
     def advice(self, drain_minutes: float | None = None) -> Advice:
         """Advise three workers for five minutes."""
-        return advise(2_000, [3.0, None], drain_minutes or 5.0)
+        return advise(Backlog(2_000, 2_000 * 250), [750.0, None], drain_minutes or 5.0)
 
 
 @dataclass

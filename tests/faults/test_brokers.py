@@ -289,6 +289,27 @@ def test_elements_of_a_redis_list_that_are_no_messages_are_discarded(case: Case)
     case.settle()
 
 
+@pytest.mark.short
+def test_keys_of_another_type_in_the_place_of_brokers_own_are_removed(case: Case) -> None:
+    """Redis refuses every command on them: kombu's workers end at it, one after the other, and its producers fail for ever."""
+    workers = [node.process.pid for node in case.world.workers]
+    redis = case.world.redis.admin
+    case.write(100)
+    case.wait_in_flight(32)
+    with case.fault():
+        for key in ("embed.hi", "embed.bulk", "embed.solo", "upkeep", "embed.bulk\x06\x163", "unacked", "unacked_index"):
+            redis.delete(key)
+            redis.set(key, "x") if key.startswith("embed") else redis.lpush(key, "x")
+        for key in redis.scan_iter("_kombu.binding.*"):
+            redis.delete(key)
+            redis.set(key, "x")
+        case.write(100, importance=0.9)
+        case.wait_done(200)
+    assert [node.process.pid for node in case.world.workers] == workers
+    assert all(node.process.is_running for node in case.world.workers)
+    case.settle()
+
+
 def _wait_taken(case: Case, left: int) -> None:
     """Return once the workers have dealt with all messages but those that an earlier case left, which Redis keeps for five minutes."""
     wait_until(lambda: case.world.broker.depth() <= left, 120, lambda: f"{case.world.broker.depth()} messages wait, {left} did before")

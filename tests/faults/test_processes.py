@@ -132,6 +132,28 @@ def test_replacement_child_that_loads_longer_than_celery_waits_by_default(case: 
 
 
 @BOTH
+def test_workers_whose_main_processes_stand_still_while_their_children_say_that_they_live(case: Case) -> None:
+    """Their children keep room in the window, and nobody reads the messages: lease after lease ends."""
+    case.world.switches.set("delay", "0.5")
+    # More than half of what a message holds, so each row makes a message of its own.
+    case.write(0, contents=[case.sentence() + " and more" * 1000 for _ in range(200)])
+    case.wait_in_flight(64)
+    workers = [node.process for node in case.world.workers]
+    deaf = "SELECT count(*) FROM memory_system.workers WHERE problem = 'worker_deaf: its main process stands still'"
+    with case.fault():
+        for worker in workers:
+            worker.send(signal.SIGSTOP)
+        try:
+            wait_until(lambda: case.sql.one(deaf) == len(workers), 90, "the children do not notice")
+            wait_until(lambda: not case.states().get("processing"), 90, "leases do not end")
+        finally:
+            for worker in workers:
+                worker.send(signal.SIGCONT)
+            case.world.switches.clear("delay")
+    case.settle()
+
+
+@BOTH
 def test_two_beats_tick_once(case: Case) -> None:
     case.world.ensure(beats=2)
     before = case.sql.one("SELECT count(*) FROM memory_system.beat_ticks")

@@ -244,8 +244,8 @@ def test_status_counts_all_agents_by_lane_and_names_who_works(
     workshop.queue.beat(WorkerIdentity("dispatcher@test:2", "dispatcher", "test", 2))
     workshop.queue.beat(WorkerIdentity("worker@test:3", "worker", "test", 3, 1, workshop.embedding.model.model_id, "fp32"))
     workshop.queue.beat(WorkerIdentity("worker@test:4", "worker", "test", 4, 1))
-    sql("UPDATE memory_system.workers SET items_per_second = 2, slots = 0, problem = 'encoder_failed: RuntimeError' WHERE pid = 3")
-    sql("UPDATE memory_system.workers SET items_per_second = 10 WHERE pid = 1")
+    sql("UPDATE memory_system.workers SET chars_per_second = 200, slots = 0, problem = 'encoder_failed: RuntimeError' WHERE pid = 3")
+    sql("UPDATE memory_system.workers SET chars_per_second = 640 WHERE pid = 1")
     sql("UPDATE memory_system.workers SET heartbeat_at = now() - interval '10 minutes' WHERE pid = 4")
     service = QueueStatusService(login(role), database_settings)
     status = service.status(drain_minutes=0.002)
@@ -264,7 +264,8 @@ def test_status_counts_all_agents_by_lane_and_names_who_works(
     assert status.workers[0].model == "all-MiniLM-L6-v2"
     assert 0 <= status.workers[0].seconds_since_heartbeat < 60
     assert [dispatcher.pid for dispatcher in status.dispatchers] == [2]
-    assert (status.advice.workers_at_work, status.advice.worker_items_per_second, status.advice.workers_advised) == (1, 10.0, 6)
+    assert (status.advice.due, status.advice.due_chars) == (6, 6 * 64)
+    assert (status.advice.workers_at_work, status.advice.worker_chars_per_second, status.advice.workers_advised) == (1, 640.0, 5)
     assert service.advice(drain_minutes=0.002) == status.advice
     assert services.health.report().components["worker"]["detail"] == "1 of 2 alive paused: encoder_failed: RuntimeError"
 

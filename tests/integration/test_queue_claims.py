@@ -5,11 +5,12 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
+from dataclasses import dataclass
 from uuid import UUID, uuid4
 
 import psycopg2
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 
 from app.bootstrap import Services
 from app.config import Role, Settings
@@ -35,12 +36,41 @@ def claimed(batches: list[Batch]) -> list[UUID]:
     return [target_id for batch in batches for target_id in batch.claim.target_ids]
 
 
-def claim_rows(database: Database, *, window: int, after: dict[int, Position] | None = None) -> list[ClaimedRow]:
-    """Claim from the start, or after the given rows, with a window of so many rows (one slot)."""
+def claim_rows(database: Database, *, window: int, after: dict[int, Position] | None = None, unread: int = 0) -> list[ClaimedRow]:
+    """Claim from the start, or after the given rows, with a window of so many rows (one slot), beside unread messages."""
     with database.transaction() as connection:
-        return repository.claim(
-            connection, uuid4(), after=after or {}, oldest_claim=None, most=256, rows_per_slot=window, lease_seconds=45, silence_seconds=60
-        )
+        return claim_in(connection, window=window, after=after, unread=unread)
+
+
+def claim_in(connection: Connection, *, window: int, after: dict[int, Position] | None = None, unread: int = 0) -> list[ClaimedRow]:
+    return repository.claim(
+        connection,
+        uuid4(),
+        after=after or {},
+        oldest_claim=None,
+        most=256,
+        unread=unread,
+        messages_per_slot=2,
+        rows_per_slot=window,
+        lease_seconds=45,
+        silence_seconds=60,
+    )
+
+
+@dataclass
+class FakeBroker:
+    """Takes batches, or says what is given to it; nobody reads what it holds.
+
+    Attributes:
+        publish: What happens with batches.
+        held: Messages that lie unread.
+    """
+
+    publish: Callable[[Sequence[Batch]], None]
+    held: int = 0
+
+    def unread(self) -> int:
+        return self.held
 
 
 def by_lane(rows: Sequence[ClaimedRow]) -> dict[int, set[UUID]]:
@@ -169,16 +199,7 @@ def two_dispatchers(services: Services, workshop: Workshop, login: Callable[[Rol
     with first.transaction() as one, second.transaction() as two:
         for connection in (one, two):
             if repository.enter_window(connection):
-                rows += repository.claim(
-                    connection,
-                    uuid4(),
-                    after={},
-                    oldest_claim=None,
-                    most=256,
-                    rows_per_slot=64,
-                    lease_seconds=45,
-                    silence_seconds=60,
-                )
+                rows += claim_in(connection, window=64)
     ids = [row.target_id for row in rows]
     assert len(ids) == len(set(ids)), "two dispatchers took the same row"
     assert len(ids) == 64, "two dispatchers spent the same room"
@@ -237,7 +258,7 @@ def test_failing_broker_costs_neither_a_lease_nor_an_attempt(
         sent.extend(batches)
         raise ConnectionError("broker is gone")
 
-    dispatcher = Dispatcher(workshop.queue, publish, lambda _: None, database_settings)
+    dispatcher = Dispatcher(workshop.queue, FakeBroker(publish), lambda _: None, database_settings)
     monkeypatch.setattr(dispatcher._stop, "wait", waits.append)
     assert dispatcher.run_once()
     row = stored_row(sql, episode_id)
@@ -248,6 +269,86 @@ def test_failing_broker_costs_neither_a_lease_nor_an_attempt(
     assert workshop.process(sent[0]).lost == 1
     assert workshop.drain() == 1
     assert stored_row(sql, episode_id).retry_count == 1
+
+
+def test_unreachable_broker_is_found_out_before_anything_is_claimed(
+    services: Services, workshop: Workshop, database_settings: Settings, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (episode_id,) = store(services, 1)
+    workshop.announce()
+    published: list[Batch] = []
+    broker = FakeBroker(published.extend)
+    dispatcher = Dispatcher(workshop.queue, broker, lambda _: None, database_settings)
+    waits: list[float] = []
+    monkeypatch.setattr(dispatcher._stop, "wait", waits.append)
+
+    def fail() -> int:
+        raise ConnectionError("broker is gone")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(broker, "unread", fail)
+        assert dispatcher.run_once()
+        assert dispatcher.run_once()
+    assert waits == [database_settings.poll_seconds, 2 * database_settings.poll_seconds]
+    assert published == []
+    assert stored_row(sql, episode_id).state == "pending"
+    assert dispatcher.run_once()
+    assert claimed(published) == [episode_id]
+
+
+def nobody_reads(services: Services, workshop: Workshop, database_settings: Settings, sql: Sql) -> None:
+    """A worker says that it lives and reads nothing: lease after lease ends, and what lies in the broker must stay bounded."""
+    ids = store(services, 200)
+    sql("UPDATE memory_system.embeddings_queue SET solo = true")
+    workshop.announce(slots=1)
+    window = 2 * database_settings.batch_rows
+    broker = FakeBroker(lambda _: None)
+    dispatcher = Dispatcher(workshop.queue, broker, lambda _: None, database_settings)
+
+    def publish(batches: Sequence[Batch]) -> None:
+        broker.held += len(batches)
+
+    broker.publish = publish
+    for _ in range(5):
+        while dispatcher.run_once():
+            assert broker.held <= window, f"{broker.held} messages, and the window is {window} rows"
+        sql("UPDATE memory_system.embeddings_queue SET lease_until = now() - interval '1 s' WHERE state = 'processing'")
+        workshop.queue.reap()
+    assert broker.held == window
+    # The worker reads again: what it finds is spent, and makes room for what is not.
+    broker.held = 0
+    assert dispatcher.run_once()
+    assert {stored_row(sql, each).retry_count for each in ids} == {0}
+
+
+def test_messages_do_not_pile_up_though_leases_end_unread(
+    services: Services, workshop: Workshop, database_settings: Settings, sql: Sql
+) -> None:
+    nobody_reads(services, workshop, database_settings, sql)
+
+
+def test_mutant_that_does_not_count_what_lies_unread_piles_up(
+    services: Services, workshop: Workshop, database_settings: Settings, sql: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repository, "_CLAIM", text(str(repository._CLAIM).replace(":unread > 0", "false")))
+    with pytest.raises(AssertionError, match="messages, and the window is"):
+        nobody_reads(services, workshop, database_settings, sql)
+
+
+@pytest.mark.parametrize(("unread", "room"), [(0, 16), (1, 13), (10, 4), (14, 0), (1000, 0)])
+def test_messages_beyond_the_rows_in_flight_take_room(
+    services: Services, workshop: Workshop, worker_database: Database, unread: int, room: int
+) -> None:
+    store(services, 40)
+    workshop.announce(slots=1)
+    assert len(claim_rows(worker_database, window=16, unread=unread)) == room
+
+
+def test_messages_of_rows_in_flight_take_no_room_twice(services: Services, workshop: Workshop, worker_database: Database) -> None:
+    store(services, 40)
+    workshop.announce(slots=1)
+    assert len(claim_rows(worker_database, window=10)) == 10
+    assert len(claim_rows(worker_database, window=16, unread=8)) == 6
 
 
 def test_giving_back_spares_rows_that_a_worker_has_started(services: Services, workshop: Workshop, sql: Sql) -> None:
@@ -271,7 +372,7 @@ def test_dispatcher_runs_publishes_and_leaves(services: Services, workshop: Work
     def wait(_: float) -> None:
         stop.set()
 
-    Dispatcher(workshop.queue, published.extend, wait, database_settings).run(stop)
+    Dispatcher(workshop.queue, FakeBroker(published.extend), wait, database_settings).run(stop)
     assert sorted(claimed(published)) == sorted(ids)
     assert sql("SELECT kind FROM memory_system.workers") == [("worker",)]
 

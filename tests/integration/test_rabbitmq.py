@@ -192,7 +192,7 @@ def test_broker_killed_while_dispatching_loses_nothing_and_charges_nobody(runnin
     running.broker.kill()
     try:
         running.store(20)
-        wait_until(lambda: "publish_failed" in running.log("dispatcher"), "the dispatcher notices", 15)
+        wait_until(lambda: "broker_failed" in running.log("dispatcher"), "the dispatcher notices", 15)
         seen, seconds = running.look()
         assert seen.status == "degraded"
         assert "until the broker is back" in seen.detail
@@ -205,13 +205,13 @@ def test_broker_killed_while_dispatching_loses_nothing_and_charges_nobody(runnin
 
 
 def test_broker_that_falls_silent_holds_nobody(running: Installation) -> None:
-    failures = running.log("dispatcher").count("publish_failed")
+    failures = running.log("dispatcher").count("broker_failed")
     with running.halted(*running.broker.processes()):
         running.store(40)
         seen, seconds = running.look()
         assert seen.status == "degraded"
         assert seconds < 3
-        wait_until(lambda: running.log("dispatcher").count("publish_failed") > failures, "the dispatcher gives up on it", 25)
+        wait_until(lambda: running.log("dispatcher").count("broker_failed") > failures, "the dispatcher gives up on it", 25)
     running.wait_for_all()
 
 

@@ -22,7 +22,7 @@ from redis.retry import Retry
 
 from app.config import Settings
 from app.errors import StackError
-from app.queue.advice import Advice, advise
+from app.queue.advice import Advice, Backlog, advise
 from app.stack import control, leftovers
 from app.stack.layout import PROJECT_ROOT, Layout, State
 from app.stack.lock import owner_pid
@@ -259,7 +259,7 @@ def test_scaling_starts_and_warmly_stops_programs_without_waiting_for_them(setti
     table = [slow_to_stop(1, starts_with_stack=True), slow_to_stop(2, starts_with_stack=False)]
     stack = Stack(settings, prepare=lambda _settings, _dsn: None, services=lambda _settings, _layout: table, problem=lambda _: None)
     stack.up()
-    advice: list[Advice] = [advise(1_000, [1.0], 5.0)]
+    advice: list[Advice] = [advise(Backlog(1_000, 1_000), [1.0], 5.0)]
     clock = iter(range(0, 10_000, 10))
     bounds = settings.model_copy(update={"worker_min": 1, "worker_max": 2, "worker_replicas": 1})
     eager = bounds.model_copy(update={"autoscale_up_seconds": 0.0, "autoscale_down_seconds": 0.0})
@@ -275,14 +275,14 @@ def test_scaling_starts_and_warmly_stops_programs_without_waiting_for_them(setti
         wait_until(lambda: states() == ["RUNNING", "RUNNING"], "a second worker")
         # A TERM before Python has set its handler would end it at once.
         time.sleep(0.5)
-        advice[0] = advise(0, [1.0, 1.0], 5.0)
+        advice[0] = advise(Backlog(0, 0), [1.0, 1.0], 5.0)
         before = time.monotonic()
         scaling.step(stack.processes())
         assert time.monotonic() - before < 0.5
         assert states() == ["RUNNING", "STOPPING"]
         wait_until(lambda: states() == ["RUNNING", "STOPPED"], "it ended by itself")
         assert time.monotonic() - before >= 0.9
-        advice[0] = advise(1_000, [1.0], 5.0)
+        advice[0] = advise(Backlog(1_000, 1_000), [1.0], 5.0)
         scaling.step(stack.processes())
         wait_until(lambda: states() == ["RUNNING", "RUNNING"], "it is started again")
     finally:

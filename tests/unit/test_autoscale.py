@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from app.config import Settings
 from app.errors import DatabaseUnavailable
-from app.queue.advice import Advice, advise
+from app.queue.advice import Advice, Backlog, advise
 from app.stack.autoscaler import Autoscaler
 from app.stack.layout import Layout
 from app.stack.programs import first_workers, service_programs, worker_names
@@ -18,6 +18,7 @@ from app.stack.supervisor import ProcessInfo
 from app.stack.worker_scaling import WorkerScaling
 
 UP, DOWN = 30.0, 300.0
+_MUCH = Backlog(10**6, 10**6)
 ADVICE = st.one_of(st.none(), st.integers(0, 12))
 STEPS = st.lists(st.tuples(st.floats(0, 200), ADVICE), max_size=80)
 
@@ -129,7 +130,7 @@ class Scaled:
         self.programs = Supervised(states)
         self.lines: list[str] = []
         self.now = 0.0
-        self.advice: Advice | None = advise(0, [], 5.0)
+        self.advice: Advice | None = advise(Backlog(0, 0), [], 5.0)
         self.scaling = WorkerScaling(settings, self.programs, self.lines.append, self.read, lambda: self.now)
 
     def read(self) -> Advice:
@@ -145,14 +146,14 @@ class Scaled:
 
 def test_backlog_starts_workers_and_its_end_stops_them_one_by_one() -> None:
     stack = Scaled()
-    stack.advice = advise(12_000, [10.0, 10.0], 5.0)
+    stack.advice = advise(Backlog(12_000, 12_000), [10.0, 10.0], 5.0)
     stack.run(15)
     assert stack.programs.calls == ["start worker_3", "start worker_4"]
-    assert stack.lines == ["workers: 2 -> 4 (4 workers at 10.0 episodes/s each would embed 12,000 pending in 5 min)"]
-    stack.advice = advise(0, [10.0] * 4, 5.0)
+    assert stack.lines == [f"workers: 2 -> 4 ({stack.advice.reason})"]
+    stack.advice = advise(Backlog(0, 0), [10.0] * 4, 5.0)
     stack.run(90)
     assert stack.programs.calls[2:] == ["stop worker_4", "stop worker_3", "stop worker_2"]
-    assert stack.lines[-1] == "workers: 2 -> 1 (nothing is pending; one worker is enough)"
+    assert stack.lines[-1] == "workers: 2 -> 1 (nothing is due; one worker is enough)"
     assert stack.programs.states["worker_1"] == "RUNNING"
 
 
@@ -160,7 +161,7 @@ def test_worker_that_is_still_stopping_is_started_again_once_it_has_stopped() ->
     stack = Scaled()
     stack.run(22)
     assert stack.programs.calls == ["stop worker_2"]
-    stack.advice = advise(12_000, [20.0], 5.0)
+    stack.advice = advise(Backlog(12_000, 12_000), [20.0], 5.0)
     stack.run(14)
     assert stack.programs.calls == ["stop worker_2"]
     stack.programs.states["worker_2"] = "STOPPED"
@@ -168,7 +169,11 @@ def test_worker_that_is_still_stopping_is_started_again_once_it_has_stopped() ->
     assert stack.programs.calls == ["stop worker_2", "start worker_2"]
 
 
-@pytest.mark.parametrize("advice", [None, advise(10**6, [None, None], 5.0), advise(10**6, [], 5.0)], ids=["no database", "no rate", "none"])
+@pytest.mark.parametrize(
+    "advice",
+    [None, advise(_MUCH, [None, None], 5.0), advise(_MUCH, [], 5.0)],
+    ids=["no database", "no rate", "none"],
+)
 def test_what_is_not_known_changes_nothing(advice: Advice | None) -> None:
     stack = Scaled()
     stack.advice = advice

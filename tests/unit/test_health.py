@@ -16,7 +16,7 @@ from app.queue import workers
 from app.queue.models import QueueCounts
 from app.queue.workers import Alive
 
-ALIVE = {"worker": Alive(1, 1, 1.0), "dispatcher": Alive(1, 0, 0.0)}
+ALIVE = {"worker": Alive(1, 1), "dispatcher": Alive(1, 0)}
 IDLE = QueueCounts(pending=0, processing=0, done=0, dead=0, oldest_pending_seconds=0.0)
 
 
@@ -95,9 +95,9 @@ def test_empty_system_at_rest_is_healthy(world: World) -> None:
         ({"alive": {"dispatcher": ALIVE["dispatcher"]}}, "worker", "degraded"),
         ({"alive": {"worker": ALIVE["worker"]}}, "dispatcher", "degraded"),
         ({"alive": {}}, "worker", "degraded"),
-        ({"alive": {**ALIVE, "worker": Alive(0, 0, 0.0)}}, "worker", "degraded"),
+        ({"alive": {**ALIVE, "worker": Alive(0, 0)}}, "worker", "degraded"),
         ({"problems": ["encoder_failed: RuntimeError"]}, "worker", "degraded"),
-        ({"alive": {**ALIVE, "worker": Alive(3, 2, 9.0)}, "problems": ["encoder_failed: RuntimeError"]}, "worker", "degraded"),
+        ({"alive": {**ALIVE, "worker": Alive(3, 2)}, "problems": ["encoder_failed: RuntimeError"]}, "worker", "degraded"),
         ({"counts": QueueCounts(1001, 0, 0, 0, 1.0)}, "queue", "degraded"),
         ({"counts": QueueCounts(1000, 0, 0, 0, 1.0)}, "queue", "healthy"),
         ({"counts": QueueCounts(1, 0, 0, 0, 301.0)}, "queue", "degraded"),
@@ -117,7 +117,7 @@ def test_one_failure_shows_in_its_component_and_in_the_whole(changes: dict[str, 
 
 
 def test_paused_workers_are_counted_and_their_problem_named(world: World) -> None:
-    world.alive = {**ALIVE, "worker": Alive(3, 1, 5.0)}
+    world.alive = {**ALIVE, "worker": Alive(3, 1)}
     world.problems = ["encoder_failed: RuntimeError", "out_of_memory: MemoryError"]
     detail = world.service.report().components["worker"]["detail"]
     assert detail == "2 of 3 alive paused: encoder_failed: RuntimeError; out_of_memory: MemoryError"

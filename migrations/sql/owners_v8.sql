@@ -1,0 +1,4 @@
+-- The definer needs CREATE on a schema just while it takes its functions over.
+GRANT CREATE ON SCHEMA memory_system TO nexus_definer;
+ALTER FUNCTION memory_system.queue_lanes() OWNER TO nexus_definer;
+REVOKE CREATE ON SCHEMA memory_system FROM nexus_definer;
