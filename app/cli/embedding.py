@@ -186,10 +186,15 @@ def _account(finished: Finished) -> str:
 
 @embedding.command()
 def rollback() -> None:
-    """Give up the migration under way and delete what it made; the active model serves on."""
+    """Give up the migration under way and delete what it made, unless it was a way back; the active model serves on."""
     with _bar() as tell, _migration(tell) as migration, migration.alone():
-        name = migration.rollback()
-    click.echo(f"the migration to {name} is given up; its vectors are deleted")
+        target = migration.rollback()
+    kept = (
+        f"its vectors of before are kept; `embedding drop {target.model_id}` deletes them"
+        if target.was_active
+        else "its vectors are deleted"
+    )
+    click.echo(f"the migration to {target.name} is given up; {kept}")
 
 
 @embedding.command()

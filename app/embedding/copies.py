@@ -1,4 +1,4 @@
-"""Brings the one-vector copies on the episodes' rows up to the active model, from the chunk vectors that are stored."""
+"""Brings the one-vector copies on the memories' rows up to the active model, from the vectors that are stored."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -26,7 +26,22 @@ _STALE_COPIES = text(
 )
 
 
-def renew_some(connection: Connection, model: EmbeddingModel, most: int) -> int:
+_RENEW_SEMANTIC = text(
+    """
+    UPDATE nexus_memory.semantic_memories s
+    SET embedding = v.embedding, embedding_version = :version, embedding_sha256 = v.input_sha256
+    FROM (SELECT k.memory_id FROM nexus_memory.semantic_memories k
+          JOIN nexus_memory.semantic_vectors kv
+              ON kv.memory_id = k.memory_id AND kv.model_id = :model_id AND kv.input_sha256 = k.input_sha256
+          WHERE k.embedding_version IS DISTINCT FROM :version
+          ORDER BY k.memory_id LIMIT :most FOR NO KEY UPDATE OF k) stale
+    JOIN nexus_memory.semantic_vectors v ON v.memory_id = stale.memory_id AND v.model_id = :model_id
+    WHERE s.memory_id = stale.memory_id AND v.input_sha256 = s.input_sha256
+    """
+)
+
+
+def renew_episodes(connection: Connection, model: EmbeddingModel, most: int) -> int:
     """Renew the copies of up to `most` episodes that have another model's, and return how many; 0 when none is left.
 
     Args:
@@ -38,6 +53,17 @@ def renew_some(connection: Connection, model: EmbeddingModel, most: int) -> int:
     if stale:
         repository.write_pooled(connection, "episodic", model, stale)
     return len(stale)
+
+
+def renew_semantic(connection: Connection, model: EmbeddingModel, most: int) -> int:
+    """Renew the copies of up to `most` semantic memories that have another model's, and return how many; 0 when none is left.
+
+    Args:
+        connection: In a transaction of nexus_worker.
+        model: The active model.
+        most: How many memories at once.
+    """
+    return connection.execute(_RENEW_SEMANTIC, {"version": model.version, "model_id": model.model_id, "most": most}).rowcount
 
 
 def _grouped(rows: Iterable[Any]) -> list[Embedded]:

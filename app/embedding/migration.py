@@ -13,7 +13,8 @@ from sqlalchemy import TextClause, text
 from sqlalchemy.exc import IntegrityError
 
 from app.db import Database
-from app.embedding.copies import renew_some
+from app.embedding import completeness
+from app.embedding.copies import renew_episodes, renew_semantic
 from app.embedding.encoder import Encoder
 from app.embedding.model_roles import activate_target, add_model, set_target, unset_target
 from app.embedding.model_schema import make_index
@@ -34,58 +35,11 @@ _LOOK_SECONDS = 5.0
 _ROUNDS = 2
 """The second is for agents that came during the first; those that come during it have work of both models from their first episode."""
 
-_AGENTS_LEFT = text(
-    """
-    SELECT DISTINCT e.agent_id FROM nexus_memory.zep_episodic_memory e
-    WHERE NOT EXISTS (SELECT 1 FROM memory_system.agent_models a WHERE a.agent_id = e.agent_id AND a.model_id = :model_id)
-    ORDER BY 1
-    """
-)
-# Agents that may not change over yet: an episode has no work of its present input under the model, or died of it. Those whose
-# latest episodes are just on their way may.
-_NOT_READY = text(
-    """
-    SELECT DISTINCT e.agent_id FROM nexus_memory.zep_episodic_memory e
-    LEFT JOIN memory_system.embeddings_queue q
-        ON q.target_kind = 'episodic' AND q.target_id = e.episode_id AND q.model_id = :model_id AND q.input_sha256 = e.input_sha256
-    WHERE (q.state IS NULL OR q.state = 'dead')
-      AND NOT EXISTS (SELECT 1 FROM memory_system.agent_models a WHERE a.agent_id = e.agent_id AND a.model_id = :model_id)
-    ORDER BY 1
-    """
-)
-_ALL_AGENTS = text(
-    "SELECT agent_id FROM nexus_memory.zep_episodic_memory UNION SELECT agent_id FROM nexus_memory.semantic_memories ORDER BY 1"
-)
 _ENQUEUE = text("SELECT memory_system.enqueue_for_model(:agent_id, CAST(:model_id AS smallint), :most)")
 _PENDING = text("SELECT count(*) FROM memory_system.embeddings_queue WHERE model_id = :model_id AND state IN ('pending', 'processing')")
 _ENQUEUE_MISSING = text("SELECT memory_system.enqueue_missing(10000)")
 _TRY_ALONE = text("SELECT pg_try_advisory_lock(hashtext('nexus model migration'))")
-_NEWEST = text("SELECT coalesce(max(seq), 0) FROM nexus_memory.zep_episodic_memory")
-_PENDING_UNTIL = text(
-    """
-    SELECT count(*) FROM memory_system.embeddings_queue q
-    JOIN nexus_memory.zep_episodic_memory e ON q.target_kind = 'episodic' AND e.episode_id = q.target_id AND e.seq <= :until
-    WHERE q.model_id = :model_id AND q.state IN ('pending', 'processing')
-    """
-)
 _DEAD = text("SELECT count(*) FROM memory_system.embeddings_queue WHERE model_id = :model_id AND state = 'dead'")
-# Complete: every episode of the agent that was there at the start has its vectors of the model, or died trying when that is
-# accepted. Later ones are embedded under both models at the same pace, so an agent that never stops writing changes over too.
-_COMPLETE = text(
-    """
-    INSERT INTO memory_system.agent_models (agent_id, model_id)
-    SELECT a.agent_id, :model_id FROM unnest(CAST(:agents AS text[])) AS a (agent_id)
-    WHERE NOT EXISTS (
-        SELECT 1 FROM nexus_memory.zep_episodic_memory e
-        WHERE e.agent_id = a.agent_id AND e.seq <= :until
-          AND NOT EXISTS (SELECT 1 FROM nexus_memory.episode_chunks c
-                          WHERE c.episode_id = e.episode_id AND c.model_id = :model_id AND c.input_sha256 = e.input_sha256)
-          AND NOT (:accepts_dead AND EXISTS (
-              SELECT 1 FROM memory_system.embeddings_queue q
-              WHERE q.target_kind = 'episodic' AND q.target_id = e.episode_id AND q.model_id = :model_id AND q.state = 'dead')))
-    ON CONFLICT DO NOTHING RETURNING agent_id
-    """
-)
 _FORGET_COMPLETE = text("DELETE FROM memory_system.agent_models WHERE model_id = :model_id")
 _DROP_WORK = text("SELECT memory_system.drop_model_work(CAST(:model_id AS smallint), :most)")
 
@@ -133,7 +87,7 @@ class ModelMigration:
         self._owner = owner
         self._worker = worker
         self._tell = tell
-        self._until = 0
+        self._until = completeness.Until()
         self._waiting_for: Mapping[str, int] = {}
         self._next_look = 0.0
 
@@ -190,16 +144,17 @@ class ModelMigration:
     def embed(self, target: EmbeddingModel, rows_per_second: float | None = None, *, accepts_dead: bool = False) -> int:
         """Have the workers embed everything under the target, agent by agent, and return how many rows are dead.
 
-        Each agent's searches change over to the target as soon as its own episodes are complete.
+        Each agent's searches change over to the target as soon as its own memories are complete.
 
         Args:
             target: What begin() returned.
             rows_per_second: Most rows enqueued in a second; None leaves it to the workers.
-            accepts_dead: Whether an agent counts as complete though some of its episodes died.
+            accepts_dead: Whether an agent counts as complete though some of its memories died.
         """
         for _ in range(_ROUNDS):
-            agents = self._agents(_AGENTS_LEFT, target)
-            self._until = self._ask(_NEWEST)
+            with self._worker.transaction() as connection:
+                agents = completeness.incomplete_agents(connection, target.model_id)
+                self._until = completeness.newest(connection)
             self._embed_agents(agents, target, rows_per_second, accepts_dead=accepts_dead)
         return int(self._ask(_DEAD, model_id=target.model_id))
 
@@ -210,15 +165,15 @@ class ModelMigration:
                 waiting = self._complete(waiting, target, accepts_dead=accepts_dead)
             waiting.append(agent_id)
             self._tell(Progress("enqueue", number, len(agents), f"{len(agents) - len(waiting)} of {len(agents)} agents complete"))
-        while waiting and (left := self._ask(_PENDING_UNTIL, model_id=target.model_id, until=self._until)):
+        while waiting and (left := self._left(target)):
             waiting = self._complete(waiting, target, accepts_dead=accepts_dead)
-            detail = f"{left:,} episodes wait"
+            detail = f"{left:,} memories wait"
             self._tell(Progress("embed", len(agents) - len(waiting), len(agents), detail, self._look(target)))
             time.sleep(_POLL_SECONDS)
         self._complete(waiting, target, accepts_dead=accepts_dead)
 
     def _enqueue(self, agent_id: str, target: EmbeddingModel, rows_per_second: float | None) -> Iterator[int]:
-        """Enqueue an agent's episodes in portions, waiting while there is enough in the queue; yield the size of each."""
+        """Enqueue an agent's memories in portions, waiting while there is enough in the queue; yield the size of each."""
         portion = _ENQUEUE_ROWS if rows_per_second is None else max(1, min(_ENQUEUE_ROWS, int(rows_per_second)))
         while True:
             while (left := self._ask(_PENDING, model_id=target.model_id)) >= _MOST_PENDING:
@@ -246,41 +201,36 @@ class ModelMigration:
         return self._waiting_for
 
     def _complete(self, agents: Sequence[str], target: EmbeddingModel, *, accepts_dead: bool) -> list[str]:
-        """Let the agents change over whose episodes are all embedded, and return those that are not there yet."""
+        """Let the agents change over whose memories are all embedded, and return those that are not there yet."""
         with self._worker.transaction() as connection:
-            parameters = {
-                "agents": list(agents),
-                "model_id": target.model_id,
-                "until": self._until,
-                "accepts_dead": accepts_dead,
-            }
-            done = {row.agent_id for row in connection.execute(_COMPLETE, parameters)}
+            done = completeness.change_over(connection, target.model_id, agents, self._until, accepts_dead=accepts_dead)
         return [agent_id for agent_id in agents if agent_id not in done]
 
-    def _agents(self, question: TextClause, target: EmbeddingModel) -> list[str]:
+    def _left(self, target: EmbeddingModel) -> int:
         with self._worker.transaction() as connection:
-            return [row.agent_id for row in connection.execute(question, {"model_id": target.model_id})]
+            return completeness.pending(connection, target.model_id, self._until)
 
     def activate(self, target: EmbeddingModel) -> None:
         """Make the target the active model, whose work finish() ends; the old one's vectors stay, for a way back.
 
         Raises:
-            Conflict: Some agent has an episode without work under the target, or a dead one that was not accepted.
+            Conflict: Some agent has a memory without work under the target, or a dead one that was not accepted.
         """
-        left = self._agents(_NOT_READY, target)
+        with self._worker.transaction() as connection:
+            left = completeness.unready_agents(connection, target.model_id)
         if left:
             raise Conflict(f"{len(left)} agents are not complete under {target.name}, the first is {left[0]}")
         activate_target(self._owner, target)
         _log.info("embedding_model_activated", model=target.name, version=target.version)
 
     def finish(self, model: EmbeddingModel) -> Finished:
-        """Do what is left once the model is active: semantic memories, which have room for one vector only, and the copies.
+        """Do what is left once the model is active: what a run that was killed left, and the one-vector copies.
 
         Args:
             model: The active model.
         """
         with self._worker.transaction() as connection:
-            agents = [row.agent_id for row in connection.execute(_ALL_AGENTS)]
+            agents = completeness.agents(connection)
         enqueued = sum(sum(self._enqueue(agent_id, model, None)) for agent_id in agents)
         self._clean()
         return Finished(enqueued, self._copy(model))
@@ -295,14 +245,16 @@ class ModelMigration:
         changed = 0
         while True:
             with self._worker.transaction() as connection:
-                renewed = renew_some(connection, model, _REFRESH_ROWS)
+                renewed = renew_episodes(connection, model, _REFRESH_ROWS) + renew_semantic(connection, model, _REFRESH_ROWS)
             if not renewed:
                 return changed
             changed += renewed
             self._tell(Progress("copy", changed, 0))
 
-    def rollback(self) -> str:
-        """Give up the migration under way, delete what it made, and return the name of its target.
+    def rollback(self) -> ModelStatus:
+        """Give up the migration under way, and return its target as it was.
+
+        What it made is deleted, unless it was a way back: the vectors of a model that was the active one once are kept, as before it.
 
         Raises:
             NotFound: None is under way.
@@ -312,8 +264,9 @@ class ModelMigration:
             raise NotFound("no migration is under way; to go back to an earlier model: `python -m app embedding migrate --model SOURCE`")
         unset_target(self._owner)
         self._clean()
-        self.drop(target.model_id)
-        return target.name
+        if not target.was_active:
+            self.drop(target.model_id)
+        return target
 
     def drop(self, model_id: int) -> int:
         """Delete the vectors and the work of a model that is not in use, and return how many rows that were.

@@ -21,7 +21,10 @@ _ADD = text(
 _SET_TARGET = text("UPDATE memory_system.embedding_models SET is_target = true, source = :source WHERE model_id = :model_id")
 _UNSET_TARGET = text("UPDATE memory_system.embedding_models SET is_target = false WHERE is_target")
 _DEACTIVATE = text("UPDATE memory_system.embedding_models SET is_active = false WHERE is_active")
-_ACTIVATE = text("UPDATE memory_system.embedding_models SET is_active = true, is_target = false WHERE model_id = :model_id AND is_target")
+_ACTIVATE = text(
+    "UPDATE memory_system.embedding_models SET is_active = true, is_target = false, activated_at = coalesce(activated_at, now())"
+    " WHERE model_id = :model_id AND is_target"
+)
 _POLL_SECONDS = 0.1
 _THIS_XID = text("SELECT pg_current_xact_id()::text")
 _ALL_OLDER_ENDED = text("SELECT pg_snapshot_xmin(pg_current_snapshot()) > CAST(:xid AS xid8)")

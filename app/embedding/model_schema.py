@@ -1,4 +1,4 @@
-"""What a model changes in the schema: its vector index, and the length of the one-vector copies."""
+"""What a model changes in the schema: its vector indexes, and the length of the one-vector copies."""
 
 from sqlalchemy import Connection, text
 
@@ -10,8 +10,13 @@ _COLUMN_TYPE = text(
 
 
 def make_index(owner: Database, model_id: int, dimensions: int) -> None:
-    """Make the model's vector index; concurrently, so that workers go on writing vectors of the other."""
-    name = f"ix_episode_chunks_embedding_model_{int(model_id)}"
+    """Make the model's vector indexes; concurrently, so that workers go on writing vectors of the other."""
+    for table in ("episode_chunks", "semantic_vectors"):
+        _make_index_of(owner, table, model_id, dimensions)
+
+
+def _make_index_of(owner: Database, table: str, model_id: int, dimensions: int) -> None:
+    name = f"ix_{table}_embedding_model_{int(model_id)}"
     with owner.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
         valid = connection.execute(
             text("SELECT i.indisvalid FROM pg_class c JOIN pg_index i ON i.indexrelid = c.oid WHERE c.relname = :name"), {"name": name}
@@ -21,7 +26,7 @@ def make_index(owner: Database, model_id: int, dimensions: int) -> None:
         if valid is False:  # A run was killed while it made it.
             connection.exec_driver_sql(f"DROP INDEX CONCURRENTLY nexus_memory.{name}")
         connection.exec_driver_sql(
-            f"CREATE INDEX CONCURRENTLY {name} ON nexus_memory.episode_chunks"
+            f"CREATE INDEX CONCURRENTLY {name} ON nexus_memory.{table}"
             f" USING hnsw ((embedding::public.vector({int(dimensions)})) public.vector_cosine_ops) WITH (m = 16, ef_construction = 64)"
             f" WHERE model_id = {int(model_id)}"
         )
@@ -31,14 +36,10 @@ def fit_columns(connection: Connection, dimensions: int) -> None:
     """Let the columns of the one-vector copies take vectors of another length."""
     # A long reader in the way must not make every other reader wait behind this.
     connection.exec_driver_sql("SET LOCAL lock_timeout = '5s'")
-    if _column_type(connection, "nexus_memory.zep_episodic_memory") not in ("vector", f"vector({dimensions})"):
-        # Without a length, so that the table need not be rewritten; every writer proves the model's length.
-        connection.exec_driver_sql("ALTER TABLE nexus_memory.zep_episodic_memory ALTER COLUMN embedding TYPE public.vector")
-    if _column_type(connection, "nexus_memory.semantic_memories") != f"vector({dimensions})":
-        # Few rows, with an index that needs a length; they are embedded anew.
-        connection.exec_driver_sql(
-            f"ALTER TABLE nexus_memory.semantic_memories ALTER COLUMN embedding TYPE public.vector({int(dimensions)}) USING NULL"
-        )
+    for table in ("nexus_memory.zep_episodic_memory", "nexus_memory.semantic_memories"):
+        if _column_type(connection, table) not in ("vector", f"vector({dimensions})"):
+            # Without a length, so that the table need not be rewritten; every writer proves the model's length.
+            connection.exec_driver_sql(f"ALTER TABLE {table} ALTER COLUMN embedding TYPE public.vector")
 
 
 def _column_type(connection: Connection, table: str) -> str:

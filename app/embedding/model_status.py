@@ -7,8 +7,8 @@ from sqlalchemy import Connection, text
 from app.embedding.models import EmbeddingModel
 
 _MODELS = text(
-    "SELECT model_id, name, version, dimensions, fingerprint, source, is_active, is_target FROM memory_system.embedding_models"
-    " ORDER BY model_id"
+    "SELECT model_id, name, version, dimensions, fingerprint, source, is_active, is_target, activated_at"
+    " FROM memory_system.embedding_models ORDER BY model_id"
 )
 _COUNT_VECTORS = text(
     "SELECT model_id, count(DISTINCT episode_id) AS episodes, count(*) AS chunks FROM nexus_memory.episode_chunks GROUP BY model_id"
@@ -27,7 +27,7 @@ _WAITING_FOR = text(
 
 @dataclass(frozen=True, slots=True)
 class ModelStatus:
-    """One model: its role (active, target or unused), and what is stored and to be done under it."""
+    """One model: its role (active, target or unused), whether it was ever active, and what is stored and to be done under it."""
 
     model_id: int
     name: str
@@ -36,6 +36,7 @@ class ModelStatus:
     fingerprint: str
     source: str
     role: str
+    was_active: bool
     episodes: int
     chunks: int
     work: dict[str, int]
@@ -63,6 +64,7 @@ def read_status(connection: Connection) -> list[ModelStatus]:
             fingerprint=row.fingerprint,
             source=row.source,
             role="active" if row.is_active else "target" if row.is_target else "unused",
+            was_active=row.activated_at is not None,
             episodes=vectors[row.model_id].episodes if row.model_id in vectors else 0,
             chunks=vectors[row.model_id].chunks if row.model_id in vectors else 0,
             work=work.get(row.model_id, {}),

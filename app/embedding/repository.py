@@ -67,6 +67,16 @@ _ADD_CHUNKS = text(
                 CAST(:hashes AS text[]), CAST(:vectors AS text[])) AS c (id, chunk_no, agent_id, char_start, char_end, input_sha256, vector)
     """
 )
+_DROP_SEMANTIC = text("DELETE FROM nexus_memory.semantic_vectors WHERE memory_id = ANY (CAST(:ids AS uuid[])) AND model_id = :model_id")
+_ADD_SEMANTIC = text(
+    """
+    INSERT INTO nexus_memory.semantic_vectors (memory_id, model_id, agent_id, input_sha256, embedding, vector_sha256)
+    SELECT v.id, :model_id, v.agent_id, decode(v.input_sha256, 'hex'), v.vector::public.vector,
+           sha256(public.vector_send(v.vector::public.vector))
+    FROM unnest(CAST(:ids AS uuid[]), CAST(:agents AS text[]), CAST(:hashes AS text[]), CAST(:vectors AS text[]))
+        AS v (id, agent_id, input_sha256, vector)
+    """
+)
 _TARGETS: tuple[tuple[TargetKind, str, str], ...] = (
     ("episodic", "zep_episodic_memory", "episode_id"),
     ("semantic", "semantic_memories", "memory_id"),
@@ -147,6 +157,22 @@ def write_chunks(connection: Connection, model: EmbeddingModel, embedded: Sequen
             "ends": [chunk.char_end for _, _, chunk in rows],
             "hashes": [item.input_sha256.hex() for item, _, _ in rows],
             "vectors": [_literal(chunk.vector) for _, _, chunk in rows],
+        },
+    )
+
+
+def write_semantic_vectors(connection: Connection, model: EmbeddingModel, embedded: Sequence[Embedded]) -> None:
+    """Replace the semantic memories' vectors under the model; each has one, the pooled one."""
+    ids = [str(item.target_id) for item in embedded]
+    connection.execute(_DROP_SEMANTIC, {"ids": ids, "model_id": model.model_id})
+    connection.execute(
+        _ADD_SEMANTIC,
+        {
+            "model_id": model.model_id,
+            "ids": ids,
+            "agents": [item.agent_id for item in embedded],
+            "hashes": [item.input_sha256.hex() for item in embedded],
+            "vectors": [_literal(item.pooled) for item in embedded],
         },
     )
 

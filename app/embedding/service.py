@@ -278,6 +278,8 @@ class EmbeddingService:
     def _write(self, connection: Connection, model: EmbeddingModel, claim: Claim, ready: Sequence[Embedded]) -> None:
         if claim.target_kind == "episodic":
             repository.write_chunks(connection, model, ready)
+        else:
+            repository.write_semantic_vectors(connection, model, ready)
         repository.write_pooled(connection, claim.target_kind, model, ready)
         queue_repository.mark_done(connection, claim.only(item.target_id for item in ready))
 

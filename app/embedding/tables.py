@@ -32,6 +32,7 @@ embedding_models = Table(
     Column("created_at", TimestampTz, nullable=False, server_default=NOW),
     Column("source", Text, nullable=False, server_default=sql("''::text")),
     Column("is_target", Boolean, nullable=False, server_default=sql("false")),
+    Column("activated_at", TimestampTz),
     PrimaryKeyConstraint("model_id", name="pk_embedding_models"),
     UniqueConstraint("version", name="uq_embedding_models_version"),
     schema="memory_system",
@@ -71,13 +72,33 @@ episode_chunks = Table(
     schema="nexus_memory",
 )
 Index("ix_episode_chunks_input", episode_chunks.c.agent_id, episode_chunks.c.model_id, episode_chunks.c.input_sha256)
-# One HNSW index a model, made by the revision that brings the model: partial, and over an expression, because the column
-# holds vectors of any dimension.
-Index(
-    "ix_episode_chunks_embedding_model_1",
-    cast(episode_chunks.c.embedding, Vector(384)).label("embedding_384"),
-    postgresql_using="hnsw",
-    postgresql_with={"m": 16, "ef_construction": 64},
-    postgresql_ops={"embedding_384": "vector_cosine_ops"},
-    postgresql_where=episode_chunks.c.model_id == 1,
+
+semantic_vectors = Table(
+    "semantic_vectors",
+    metadata,
+    Column("memory_id", Uuid, nullable=False),
+    Column("model_id", SmallInteger, nullable=False),
+    Column("agent_id", Text, nullable=False),
+    Column("input_sha256", LargeBinary, nullable=False),
+    Column("embedding", Vector, nullable=False),
+    Column("vector_sha256", LargeBinary, nullable=False),
+    Column("created_at", TimestampTz, nullable=False, server_default=NOW),
+    PrimaryKeyConstraint("memory_id", "model_id", name="pk_semantic_vectors"),
+    ForeignKeyConstraint(
+        ["memory_id"], ["nexus_memory.semantic_memories.memory_id"], name="fk_semantic_vectors_memory", ondelete="CASCADE"
+    ),
+    ForeignKeyConstraint(["model_id"], ["memory_system.embedding_models.model_id"], name="fk_semantic_vectors_model"),
+    schema="nexus_memory",
 )
+Index("ix_semantic_vectors_agent", semantic_vectors.c.agent_id, semantic_vectors.c.model_id)
+# One HNSW index a model and table, made by the revision or the migration that brings the model: partial, and over an expression,
+# because the column holds vectors of any dimension.
+for _table in (episode_chunks, semantic_vectors):
+    Index(
+        f"ix_{_table.name}_embedding_model_1",
+        cast(_table.c.embedding, Vector(384)).label("embedding_384"),
+        postgresql_using="hnsw",
+        postgresql_with={"m": 16, "ef_construction": 64},
+        postgresql_ops={"embedding_384": "vector_cosine_ops"},
+        postgresql_where=_table.c.model_id == 1,
+    )

@@ -21,7 +21,8 @@ _COSINE_OF = text(
 )
 
 _SEMANTIC_BY_VECTOR = text(
-    "SELECT memory_id, cosine FROM nexus_memory.search_semantic_by_vector(CAST(:query AS public.vector), :model_version, :most)"
+    "SELECT memory_id, cosine FROM nexus_memory.search_semantic_by_vector("
+    "CAST(:query AS public.vector), CAST(:model_id AS smallint), :most)"
 )
 _SEMANTIC_BY_WORDS = text("SELECT memory_id, bm25, coverage FROM nexus_memory.search_semantic_by_words(:query, :most)")
 _WORKING_BY_WORDS = text("SELECT context_id, coverage FROM nexus_memory.search_working(:query, :most, :session_id)")
@@ -62,9 +63,9 @@ def is_complete(connection: Connection, model_id: int) -> bool:
     return bool(connection.execute(_IS_COMPLETE, {"model_id": model_id}).scalar_one())
 
 
-def semantic_by_vector(connection: Connection, vector: NDArray[np.float32], model_version: str, most: int) -> dict[UUID, float]:
+def semantic_by_vector(connection: Connection, vector: NDArray[np.float32], model_id: int, most: int) -> dict[UUID, float]:
     """Return the cosine of the nearest semantic memories, by id; at most `most`, fewer only when the agent has fewer."""
-    rows = connection.execute(_SEMANTIC_BY_VECTOR, {"query": _literal(vector), "model_version": model_version, "most": most})
+    rows = connection.execute(_SEMANTIC_BY_VECTOR, {"query": _literal(vector), "model_id": model_id, "most": most})
     return {row.memory_id: row.cosine for row in rows}
 
 

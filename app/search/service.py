@@ -76,7 +76,7 @@ class SearchService:
         started = time.perf_counter()
         kinds = _kinds(query)
         # The vector is made before the transaction, which must hold no model call.
-        encoded = self._encode(agent_id, query.query, kinds) if query.mode != "keyword" else None
+        encoded = self._encode(agent_id, query.query) if query.mode != "keyword" else None
         with self._database.transaction(agent_id) as connection:
             found = _collect(connection, query, kinds, encoded)
             ranked = _rank(query, found)
@@ -86,14 +86,11 @@ class SearchService:
             pending = episode_repository.count_open(connection, agent_id)
         return SearchAnswer(results, pending, round((time.perf_counter() - started) * 1000, 2))
 
-    def _encode(self, agent_id: str, query: str, kinds: set[str]) -> _Encoded:
-        """Return the query under the active model, or, during a migration, under the target once it has all of the agent's episodes.
-
-        Semantic memories have vectors of the active model only.
-        """
+    def _encode(self, agent_id: str, query: str) -> _Encoded:
+        """Return the query under the active model, or, during a migration, under the target once it has all of the agent's memories."""
         models = self._encoder.models()
         model = models.active
-        if models.target is not None and "semantic" not in kinds:
+        if models.target is not None:
             with self._database.transaction(agent_id) as connection:
                 if repository.is_complete(connection, models.target.model_id):
                     model = models.target
@@ -119,7 +116,7 @@ def _collect(connection: Connection, query: SearchQuery, kinds: set[str], encode
         if query.mode != "vector":
             found.words |= repository.semantic_by_words(connection, query.query, most)
         if encoded is not None:
-            found.cosines |= repository.semantic_by_vector(connection, encoded.vector, encoded.model.version, most)
+            found.cosines |= repository.semantic_by_vector(connection, encoded.vector, encoded.model.model_id, most)
     if "working" in kinds:
         found.working = repository.working_by_words(connection, query.query, query.limit, query.filters.session_id)
     return found

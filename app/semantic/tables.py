@@ -52,10 +52,3 @@ semantic_memories = Table(
 )
 Index("ix_semantic_memories_agent_id_seq", semantic_memories.c.agent_id, semantic_memories.c.seq)
 Index("ix_semantic_memories_search_vector", semantic_memories.c.search_vector, postgresql_using="gin")
-Index(
-    "ix_semantic_memories_embedding",
-    semantic_memories.c.embedding,
-    postgresql_using="hnsw",
-    postgresql_with={"m": 16, "ef_construction": 64},
-    postgresql_ops={"embedding": "vector_cosine_ops"},
-)

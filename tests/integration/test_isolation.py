@@ -35,6 +35,12 @@ ROWS: dict[str, str] = {
         f" VALUES (%(episode)s, 1, %(number)s, %(agent)s, 0, 1, 'x', {_VECTOR}, 'x')"
     ),
     "nexus_memory.semantic_memories": "(agent_id, concept, definition) VALUES (%(agent)s, %(unique)s, 'd')",
+    # One row a memory and model, so each attempt takes a model that the memory has no row of.
+    "nexus_memory.semantic_vectors": (
+        "(memory_id, model_id, agent_id, input_sha256, embedding, vector_sha256)"
+        f" SELECT %(episode)s, m.model_id, %(agent)s, 'x', {_VECTOR}, 'x' FROM memory_system.embedding_models m WHERE NOT EXISTS"
+        " (SELECT 1 FROM nexus_memory.semantic_vectors v WHERE v.memory_id = %(episode)s AND v.model_id = m.model_id) LIMIT 1"
+    ),
     "nexus_memory.working_memory_contexts": "(agent_id, context_id, active_content) VALUES (%(agent)s, %(unique)s, '{}')",
     "memory_system.embeddings_queue": (
         "(target_kind, target_id, model_id, agent_id, input_sha256, input_chars)"
@@ -96,6 +102,11 @@ class Matrix:
         for agent in AGENTS:
             sql(
                 "INSERT INTO nexus_memory.zep_episodic_memory (episode_id, agent_id, content) VALUES (%s, %s, 'seed')",
+                EPISODES[agent],
+                agent,
+            )
+            sql(
+                "INSERT INTO nexus_memory.semantic_memories (memory_id, agent_id, concept, definition) VALUES (%s, %s, 'seed', 'd')",
                 EPISODES[agent],
                 agent,
             )
@@ -252,7 +263,7 @@ AGENT_FUNCTIONS = {
     "agent_rows": "SELECT * FROM memory_system.agent_rows()",
     "known_episodes": "SELECT * FROM memory_system.known_episodes(ARRAY[gen_random_uuid()])",
     "search_working": "SELECT * FROM nexus_memory.search_working('seed', 10)",
-    "search_semantic_by_vector": f"SELECT * FROM nexus_memory.search_semantic_by_vector({_VECTOR}, 'x', 10)",
+    "search_semantic_by_vector": f"SELECT * FROM nexus_memory.search_semantic_by_vector({_VECTOR}, 1::smallint, 10)",
     "search_semantic_by_words": "SELECT * FROM nexus_memory.search_semantic_by_words('seed', 10)",
 }
 

@@ -100,9 +100,8 @@ def test_many_semantic_memories_are_searched_through_the_index_as_by_exact_scan(
     workshop.drain()
     sql("SELECT set_config('app.current_agent_id', 'alice', false)")
     vector = "SELECT embedding FROM nexus_memory.semantic_memories WHERE concept = 'word3 thing17'"
-    version = sql.one("SELECT version FROM memory_system.embedding_models WHERE is_active")
-    call = f"SELECT DISTINCT memory_id FROM nexus_memory.search_semantic_by_vector(({vector}), %s, 10, %s) ORDER BY 1"
-    exact, through_index = sql(call, version, 1_000_000), sql(call, version, 1)
+    call = f"SELECT DISTINCT memory_id FROM nexus_memory.search_semantic_by_vector(({vector}), %s::smallint, 10, %s) ORDER BY 1"
+    exact, through_index = sql(call, 1, 1_000_000), sql(call, 1, 1)
     assert len(exact) == 10
     assert len(set(exact) & set(through_index)) >= 9
-    assert sql(call, "another model", 1_000_000) == []
+    assert sql(call, 2, 1_000_000) == []

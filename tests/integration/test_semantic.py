@@ -111,7 +111,7 @@ def test_accounting_of_semantic_memories(services: Services, workshop: Workshop,
     workshop.drain()
     assert sql(identity, "alice") == [(2, 2, 0, 0, 0, 0)]
     sql("DELETE FROM memory_system.embeddings_queue WHERE target_id = %s", str(made[0].memory_id))
-    sql("UPDATE nexus_memory.semantic_memories SET embedding_sha256 = NULL WHERE memory_id = %s", str(made[0].memory_id))
+    sql("DELETE FROM nexus_memory.semantic_vectors WHERE memory_id = %s", str(made[0].memory_id))
     assert sql(identity, None) == [(3, 2, 0, 0, 0, 1)]
     assert (services.integrity.semantic_identity().drift, services.integrity.drift()) == (1, 1), "health and the gauge do not see it"
     # Episodes do not count here, nor these there.

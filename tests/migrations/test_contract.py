@@ -64,6 +64,14 @@ CONTRACT: dict[str, dict[str, tuple[str, bool]]] = {
         "source_episodes": ("uuid[]", True),
         "embedding": ("vector(384)", False),
     },
+    "nexus_memory.semantic_vectors": {
+        "memory_id": ("uuid", True),
+        "model_id": ("smallint", True),
+        "agent_id": ("text", True),
+        "input_sha256": ("bytea", True),
+        "embedding": ("vector", True),
+        "vector_sha256": ("bytea", True),
+    },
     "memory_system.embeddings_queue": {
         "target_kind": ("text", True),
         "target_id": ("uuid", True),

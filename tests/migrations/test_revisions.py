@@ -39,6 +39,30 @@ def test_up_down_up_ends_at_the_same_catalogue(owner_database: Database, databas
     assert left <= {"database"}
 
 
+def test_vectors_of_semantic_memories_come_along(owner_database: Database, database_settings: Settings, sql: Sql) -> None:
+    """0010 moves them from the memories' rows into a table of their own; one that is not of the present words stays behind."""
+    downgrade(owner_database, "0009")
+    vector = "array_fill(0.5, ARRAY[384])::real[]::public.vector"
+    sql(
+        "INSERT INTO nexus_memory.semantic_memories (agent_id, concept, definition)"
+        " VALUES ('alice', 'tide', 'the sea moves'), ('bob', 'tide', 'a detergent'), ('bob', 'weir', 'holds water')"
+    )
+    sql(
+        f"UPDATE nexus_memory.semantic_memories SET embedding = {vector}, embedding_version = 'miniLM-384-chunked@v3',"
+        " embedding_sha256 = CASE concept WHEN 'weir' THEN sha256('x') ELSE input_sha256 END"
+    )
+    migrate(database_settings)
+    moved = (
+        "SELECT v.agent_id, m.definition, v.model_id::int FROM nexus_memory.semantic_vectors v JOIN nexus_memory.semantic_memories m USING"
+    )
+    assert sql(f"{moved} (memory_id) WHERE v.input_sha256 = m.input_sha256 ORDER BY 1") == [
+        ("alice", "the sea moves", 1),
+        ("bob", "a detergent", 1),
+    ]
+    assert sql.one("SELECT bool_and(vector_sha256 = sha256(public.vector_send(embedding))) FROM nexus_memory.semantic_vectors")
+    assert sql.one("SELECT count(*) FROM nexus_memory.semantic_vectors") == 2
+
+
 def test_migration_at_head_changes_nothing(database_settings: Settings, sql: Sql) -> None:
     first = fingerprint(sql)
     migrate(database_settings)

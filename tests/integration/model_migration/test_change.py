@@ -11,11 +11,19 @@ from app.bootstrap import Services
 from app.embedding.migration import Finished, Progress
 from app.embedding.weights import DEFAULT_SHA256
 from app.errors import Conflict
+from app.search.query import SearchQuery
+from app.semantic.models import NewSemanticMemory
 from tests.factories.encoder import FakeEncoder
 from tests.factories.episodes import edit
 from tests.factories.model_change import OTHER, Migrate, Working, best, embedded, run, store, vectors
 from tests.factories.statements import Sql
 from tests.factories.workshop import Workshop
+
+
+def nearest_concept(services: Services, agent_id: str, query: str) -> str | None:
+    """Return the concept of the semantic memory nearest to a query, or nothing."""
+    found = services.search.search(agent_id, SearchQuery(query, mode="vector", limit=1, memory_types=("semantic",))).results
+    return str(found[0].metadata["concept"]) if found else None
 
 
 class Killed(BaseException):
@@ -28,6 +36,8 @@ def test_every_search_finds_while_the_model_changes(
     agents = [f"agent-{n}" for n in range(6)]
     for agent in agents:
         store(services, agent, f"{agent} keeps a lighthouse", "bread rises overnight")
+        for number in range(20):
+            services.semantic.store(agent, NewSemanticMemory(f"{agent} tower {number}", "shows ships the coast"))
     workshop.drain()
     assert best(services, agents[0], "agent-0 keeps a lighthouse") == ("agent-0 keeps a lighthouse", 1.0)
     stop = threading.Event()
@@ -38,6 +48,8 @@ def test_every_search_finds_while_the_model_changes(
             for agent in agents:
                 if best(services, agent, f"{agent} keeps a lighthouse") != (f"{agent} keeps a lighthouse", 1.0):
                     problems.append(agent)
+                if (found := nearest_concept(services, agent, f"{agent} tower 7: shows ships the coast")) != f"{agent} tower 7":
+                    problems.append(found)
 
     searching = threading.Thread(target=search_on)
     searching.start()
@@ -51,9 +63,12 @@ def test_every_search_finds_while_the_model_changes(
         (target.version, True, False),
     ]
     assert vectors(sql) == {1: 12, 2: 12}
+    assert sql("SELECT model_id::int, count(*)::int FROM nexus_memory.semantic_vectors GROUP BY 1 ORDER BY 1") == [(1, 120), (2, 120)]
     # The copies on the rows are of the new model too, and nothing is unaccounted for.
-    assert sql("SELECT DISTINCT embedding_version, vector_dims(embedding) FROM nexus_memory.zep_episodic_memory") == [(target.version, 64)]
+    for table in ("zep_episodic_memory", "semantic_memories"):
+        assert sql(f"SELECT DISTINCT embedding_version, vector_dims(embedding) FROM nexus_memory.{table}") == [(target.version, 64)]
     assert services.integrity.identity().drift == 0
+    assert sql.one("SELECT drift FROM memory_system.semantic_identity()") == 0
     late = store(services, "agent-0", "a heron waits by the weir")
     workshop.drain()
     assert vectors(sql) == {1: 12, 2: 13}
@@ -146,8 +161,7 @@ def test_run_killed_right_after_the_activation_is_finished_by_the_next(
     again = migration()
     active = again.begin(encoders[OTHER], "/models/elsewhere")
     assert active == replace(target, is_active=True)
-    assert again.finish(active) == Finished(enqueued=1, copies=2)
-    workshop.drain()
+    assert again.finish(active) == Finished(enqueued=0, copies=3)
     for table in ("zep_episodic_memory", "semantic_memories"):
         assert sql(f"SELECT DISTINCT embedding_version, vector_dims(embedding) FROM nexus_memory.{table}") == [(target.version, 64)]
     assert services.integrity.identity().drift == 0
@@ -189,19 +203,46 @@ def test_second_migration_waits_for_the_first(services: Services, migration: Mig
             migrating.begin(encoder, "/models/third")
 
 
-def test_semantic_memory_is_embedded_anew_when_the_model_is_active(
+def test_semantic_memory_follows_each_change_and_is_embedded_once_under_each_model(
     services: Services, workshop: Workshop, migration: Migrate, encoders: dict[str, FakeEncoder], sql: Sql
 ) -> None:
-    sql("INSERT INTO nexus_memory.semantic_memories (agent_id, concept, definition) VALUES ('alice', 'tide', 'the sea moves')")
-    store(services, "alice", "one")
+    services.semantic.store("alice", NewSemanticMemory("tide", "the sea moves"))
+    store(services, "boris", "one")
     workshop.drain()
     for encoder, source in ((encoders[OTHER], "/models/other"), (encoders[DEFAULT_SHA256], ""), (encoders[OTHER], "/models/other")):
         with Working(workshop):
             target = run(migration(), encoder, source)
-        workshop.drain()
         assert sql("SELECT embedding_version, vector_dims(embedding) FROM nexus_memory.semantic_memories") == [
             (target.version, target.dimensions)
         ]
+        assert nearest_concept(services, "alice", "the sea moves") == "tide"
+    assert sql(
+        "SELECT model_id::int, generation::int, retry_count::int FROM memory_system.embeddings_queue WHERE target_kind = 'semantic'"
+    ) == [
+        (1, 1, 1),
+        (2, 1, 1),
+    ]
+
+
+def test_semantic_memory_that_dies_under_the_target_keeps_its_agent_on_the_old_model(
+    services: Services, workshop: Workshop, migration: Migrate, encoders: dict[str, FakeEncoder], sql: Sql
+) -> None:
+    services.semantic.store("alice", NewSemanticMemory("poison", "cannot be encoded"))
+    workshop.drain()
+
+    def refuse(texts: Any) -> None:
+        if any("poison" in text for text in texts):
+            raise RuntimeError
+
+    encoders[OTHER].before = refuse
+    migrating = migration()
+    target = migrating.begin(encoders[OTHER], "/models/other")
+    sql("SELECT memory_system.enqueue_for_model('alice', %s::smallint, 10)", target.model_id)
+    workshop.drain(waits=True)
+    assert migrating.embed(target) == 1
+    with pytest.raises(Conflict, match="1 agents are not complete"):
+        migrating.activate(target)
+    assert nearest_concept(services, "alice", "cannot be encoded") == "poison"
 
 
 def test_agents_that_never_stop_writing_and_agents_that_come_late_change_over(

@@ -11,7 +11,7 @@ from sqlalchemy import text
 from app.bootstrap import Services
 from app.embedding import migration as migration_module
 from app.embedding import model_roles
-from app.embedding.copies import renew_some
+from app.embedding.copies import renew_episodes
 from app.embedding.migration import ModelMigration
 from app.embedding.weights import DEFAULT_SHA256
 from tests.factories.encoder import FakeEncoder
@@ -143,11 +143,11 @@ def test_copies_are_renewed_beyond_the_first_portion(every_copy_is_renewed: Chec
 
 
 def test_mutant_that_renews_one_portion_of_copies(every_copy_is_renewed: Check, monkeypatch: pytest.MonkeyPatch) -> None:
-    portions = iter((renew_some,))
+    portions = iter((renew_episodes,))
 
     def renew_once(*arguments: Any) -> int:
         return next(portions, lambda *_: 0)(*arguments)
 
-    monkeypatch.setattr(migration_module, "renew_some", renew_once)
+    monkeypatch.setattr(migration_module, "renew_episodes", renew_once)
     with pytest.raises(AssertionError, match="of the old model"):
         every_copy_is_renewed()

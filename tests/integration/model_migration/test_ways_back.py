@@ -20,7 +20,7 @@ def test_rollback_leaves_nothing_and_the_old_model_serves(
     migrating = migration()
     embedded(migrating, encoders[OTHER], workshop)
     store(services, "alice", "the weir")
-    assert migrating.rollback() == "fake"
+    assert migrating.rollback().name == "fake"
     assert vectors(sql) == {1: 2}
     assert sql("SELECT DISTINCT model_id FROM memory_system.embeddings_queue") == [(1,)]
     assert sql("SELECT count(*)::int FROM memory_system.agent_models") == [(0,)]
@@ -51,6 +51,30 @@ def test_way_back_embeds_only_what_came_or_changed_since(
         migrating.drop(1)
     assert migrating.drop(2) > 0
     assert vectors(sql) == {1: 11}
+
+
+def test_way_back_that_is_given_up_keeps_the_vectors_that_were_there_before_it(
+    services: Services, workshop: Workshop, migration: Migrate, encoders: dict[str, FakeEncoder], sql: Sql
+) -> None:
+    store(services, "alice", *(f"text {n}" for n in range(10)))
+    workshop.drain()
+    with Working(workshop):
+        run(migration(), encoders[OTHER])
+    (late,) = store(services, "alice", "written under the new model")
+    workshop.drain()
+    back = migration()
+    back.begin(encoders[DEFAULT_SHA256], "")
+    sql("SELECT memory_system.enqueue_for_model('alice', 1::smallint, 10)")
+    given_up = back.rollback()
+    assert (given_up.model_id, given_up.was_active) == (1, True)
+    assert vectors(sql) == {1: 10, 2: 11}
+    assert sql("SELECT state, count(*)::int FROM memory_system.embeddings_queue WHERE model_id = 1 GROUP BY 1") == [("done", 10)]
+    workshop.drain()
+    encoders[DEFAULT_SHA256].calls.clear()
+    with Working(workshop):
+        run(migration(), encoders[DEFAULT_SHA256], "")
+    assert sum(encoders[DEFAULT_SHA256].calls) == 1, "only what came since is embedded"
+    assert sql.one("SELECT count(*) FROM nexus_memory.episode_chunks WHERE episode_id = %s AND model_id = 1", str(late)) == 1
 
 
 def test_edit_and_its_undoing_under_the_other_model_are_embedded_on_the_way_back(
