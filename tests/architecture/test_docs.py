@@ -17,6 +17,7 @@ from app.identity.models import KeyRole
 from app.identity.permissions import GRANTS, Permission
 from tests.api.doubles import Doubles
 from tests.factories.documents import ROOT, difference, examples
+from tests.faults import report
 
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), ROOT / "secrets" / "README.md"])
 ADRS = sorted((ROOT / "docs" / "adr").glob("[0-9]*.md"))
@@ -154,3 +155,10 @@ def test_threat_model_names_tests_that_exist() -> None:
     named = set(re.findall(r"`([a-z]+/test_\w+\.py)`", text))
     assert len(named) > 15
     assert [name for name in sorted(named) if not (ROOT / "tests" / name).is_file()] == []
+
+
+def test_every_mutant_is_named() -> None:
+    """`python -m tests.faults.report` writes the table anew."""
+    document = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    assert report.publish(document, "mutants", report.mutants()) == document
+    assert report.mutants().count("\n") > 40

@@ -95,6 +95,15 @@ def soak_table(soak: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def mutants() -> str:
+    """Return a markdown table of every mutant in the tests: what was taken out or put in, and where it is caught."""
+    lines = ["| mutant | caught in |", "| --- | --- |"]
+    for path in sorted((_ROOT / "tests").rglob("test_*.py")):
+        names = re.findall(r"^def (test_mutant_\w+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+        lines += [f"| {readable(name).removeprefix('mutant ')} | `{path.relative_to(_ROOT).as_posix()}` |" for name in sorted(names)]
+    return "\n".join(lines)
+
+
 def publish(document: str, mark: str, text: str) -> str:
     """Return the document with what stands between a mark's two comments replaced."""
     pattern = re.compile(rf"(<!-- {mark}:begin -->\n).*?(<!-- {mark}:end -->)", re.DOTALL)
@@ -103,8 +112,8 @@ def publish(document: str, mark: str, text: str) -> str:
 
 
 def main(paths: Sequence[str]) -> None:
-    """Put each report, of the suite or of the soak, into its place in docs/reliability.md."""
-    document = _DOCUMENT.read_text(encoding="utf-8")
+    """Put each report, of the suite or of the soak, into its place in docs/reliability.md, and the names of the mutants."""
+    document = publish(_DOCUMENT.read_text(encoding="utf-8"), "mutants", mutants())
     for path in paths:
         run = json.loads(Path(path).read_text(encoding="utf-8"))
         mark, text = ("faults", table(run["cases"])) if "cases" in run else ("soak", soak_table(run))
