@@ -43,6 +43,7 @@ class AsyncNexusClient:
         api_key: The key.
         agent_id: Whose memory, for keys that serve any agent.
         timeout_seconds: How long one attempt may take.
+        trust_env: Whether proxies that the environment names are used.
         transport: What carries requests, for tests; None is the network.
 
     Raises of every method:
@@ -56,9 +57,11 @@ class AsyncNexusClient:
         agent_id: str | None = None,
         *,
         timeout_seconds: float = 30.0,
+        trust_env: bool = True,
         transport: httpx.AsyncBaseTransport | None = None,
     ) -> None:
-        self._http = httpx.AsyncClient(**client_settings(base_url, api_key, agent_id, timeout_seconds), transport=transport)
+        settings = client_settings(base_url, api_key, agent_id, timeout_seconds, trust_env=trust_env)
+        self._http = httpx.AsyncClient(**settings, transport=transport)
 
     async def __aenter__(self) -> Self:
         return self

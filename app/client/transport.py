@@ -117,7 +117,7 @@ def unreachable(error: httpx.HTTPError) -> NexusApiError:
     return NexusApiError(None, "unreachable", f"the service did not answer ({type(error).__name__})")
 
 
-def client_settings(base_url: str, api_key: str, agent_id: str | None, timeout_seconds: float) -> dict[str, Any]:
+def client_settings(base_url: str, api_key: str, agent_id: str | None, timeout_seconds: float, *, trust_env: bool) -> dict[str, Any]:
     """Return the arguments of an httpx client."""
     headers = {"Authorization": f"Bearer {api_key}"} | ({"X-Agent-Id": agent_id} if agent_id is not None else {})
-    return {"base_url": base_url, "headers": headers, "timeout": httpx.Timeout(timeout_seconds, connect=5.0)}
+    return {"base_url": base_url, "headers": headers, "timeout": httpx.Timeout(timeout_seconds, connect=5.0), "trust_env": trust_env}

@@ -100,7 +100,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer(self) -> None:
         body = json.loads(self.rfile.read(int(self.headers.get("Content-Length", 0))) or b"{}")
-        if self.headers["X-API-Key"] != "good-key":
+        if self.headers["Authorization"] != "Bearer good-key":
             status, answer = 401, {"code": "unauthenticated", "detail": "this key is unknown"}
         else:
             status, answer = self.service.handle(self.path, self.headers.get("X-Agent-Id", ""), body)
