@@ -6,11 +6,11 @@ from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
-from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, DisconnectionError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from app.config import Role, Settings
-from app.errors import DatabaseUnavailable
+from app.errors import DatabaseUnavailable, InvalidRequest, OutcomeUnknown
 
 # One round trip, and half the cost of a SELECT of set_config: there is nothing to plan and no row to read. The driver quotes the values.
 _SET_AGENT = text("SET LOCAL app.current_agent_id = :agent_id; SET LOCAL app.traceparent = :traceparent")
@@ -76,19 +76,26 @@ class Database:
             traceparent: W3C trace context that queue rows made here remember; needs an agent.
 
         Raises:
-            DatabaseUnavailable: No connection could be had, or it was lost. Whether a commit in
-                flight took effect is then unknown to the caller; an idempotency key settles it.
+            DatabaseUnavailable: No connection could be had, or it was lost; nothing took effect.
+            OutcomeUnknown: It was lost during the commit, which may have taken effect; an idempotency key settles it.
+            InvalidRequest: PostgreSQL cannot represent a value.
         """
+        is_committing = False
         try:
             with self.engine.begin() as connection:
                 if agent_id is not None:
                     connection.execute(_SET_AGENT, {"agent_id": agent_id, "traceparent": traceparent or ""})
                 yield connection
+                is_committing = True
         except PoolTimeout as error:
             raise DatabaseUnavailable("every database connection is busy; try again") from error
-        except (OperationalError, InterfaceError) as error:
-            raise DatabaseUnavailable("the database cannot be reached or gave up; try again") from error
+        except DataError as error:
+            raise InvalidRequest("a value cannot be stored; look for NUL characters and numbers or dates out of range") from error
         except DBAPIError as error:
+            if is_committing and error.connection_invalidated:
+                raise OutcomeUnknown("the database connection was lost during the commit; try again") from error
+            if isinstance(error, OperationalError | InterfaceError):
+                raise DatabaseUnavailable("the database cannot be reached or gave up; try again") from error
             if error.connection_invalidated:
                 raise DatabaseUnavailable("the database connection was lost; try again") from error
             raise

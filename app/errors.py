@@ -112,6 +112,10 @@ class DatabaseUnavailable(Unavailable):
     code = "database_unavailable"
 
 
+class OutcomeUnknown(DatabaseUnavailable):
+    """The connection to PostgreSQL broke during a commit: everything was stored, or nothing."""
+
+
 class EncoderUnavailable(Unavailable):
     """The embedding model is not loaded (yet)."""
 

@@ -1,8 +1,10 @@
 """The connection to Redis as a cache: best effort, bounded in time, and healing by itself."""
 
+import threading
 import time
-from collections.abc import Callable
-from typing import TypeVar
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Any, TypeVar
 
 import structlog
 from redis import Redis
@@ -17,12 +19,19 @@ _T = TypeVar("_T")
 
 # A black-holed Redis costs one timeout in this many seconds, not one a request.
 _REST_SECONDS = 2.0
+_PAY_SECONDS = 0.5
+"""How often what is owed is tried, where no request does it."""
+_MOST_OWED = 10_000
+
+Debt = Callable[[Any], None]
+"""Queues commands into a pipeline."""
 
 
 class BestEffortRedis:
     """Runs commands whose failure must not fail the request.
 
-    After a failure Redis is left alone for two seconds, so an outage costs requests nothing.
+    After a failure Redis is left alone for two seconds, so an outage costs requests nothing. What it must not miss is owed: it is
+    done before the next command that reaches Redis, and within about two seconds where none comes.
 
     Args:
         settings: Where Redis is, and as whom to log in.
@@ -39,7 +48,9 @@ class BestEffortRedis:
             client_name="nexus-cache",
         )
         self._rest_until = 0.0
-        self.failures = 0
+        self._owed: OrderedDict[Hashable, Debt] = OrderedDict()
+        self._lock = threading.Lock()
+        self._payer: threading.Thread | None = None
 
     def attempt(self, what: str, command: Callable[[Redis], _T]) -> _T | None:
         """Return what the command returns, or None if Redis failed or is being left alone.
@@ -51,9 +62,9 @@ class BestEffortRedis:
         if time.monotonic() < self._rest_until:
             return None
         try:
+            self._pay()
             return command(self.redis)
         except RedisError as error:
-            self.failures += 1
             self._rest_until = time.monotonic() + _REST_SECONDS
             _log.warning(
                 "redis_failed",
@@ -62,6 +73,47 @@ class BestEffortRedis:
                 action="the request went on without the cache; check that Redis is up and that its password is that of the secret file",
             )
             return None
+
+    def owe(self, name: Hashable, debt: Debt) -> None:
+        """Have something done as soon as Redis answers this process again.
+
+        Args:
+            name: What it is about: a later debt of the same name takes its place.
+            debt: The commands; they must do no harm when they come late or twice.
+        """
+        with self._lock:
+            self._owed[name] = debt
+            while len(self._owed) > _MOST_OWED:
+                self._owed.popitem(last=False)
+                _log.warning("redis_debt_forgotten", action="`python -m app reconcile run` finds what is stale; it runs by itself too")
+            if self._payer is None or not self._payer.is_alive():
+                self._payer = threading.Thread(target=self._pay_on, name="redis debts", daemon=True)
+                self._payer.start()
+
+    def _pay(self) -> None:
+        if not self._owed:
+            return
+        with self._lock:
+            owed = dict(self._owed)
+        with self.redis.pipeline() as pipeline:
+            for debt in owed.values():
+                debt(pipeline)
+            pipeline.execute()
+        with self._lock:
+            for name, debt in owed.items():
+                if self._owed.get(name) is debt:
+                    del self._owed[name]
+        _log.info("redis_caught_up", debts=len(owed))
+
+    def _pay_on(self) -> None:
+        """Pay until nothing is owed: a process without requests must not leave others what it could not void."""
+        while True:
+            time.sleep(_PAY_SECONDS)
+            self.attempt("do what Redis missed", lambda _: None)
+            with self._lock:
+                if not self._owed:
+                    self._payer = None
+                    return
 
     def close(self) -> None:
         """Close the pooled connections."""

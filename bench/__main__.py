@@ -1,4 +1,4 @@
-"""The command line of the benchmark: `python -m bench [ingest|drain|latency|claims|scale|reconcile|all]`."""
+"""The command line of the benchmark: `python -m bench [ingest|drain|latency|claims|scale|identity|reconcile|all]`."""
 
 import json
 import shlex
@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 
 from app.errors import NexusError
-from bench import claims, drain, ingest, latency, reconcile, scale
+from bench import claims, drain, identity, ingest, latency, reconcile, scale
 from bench.figures import Figure
 from bench.machine import describe, load_average
 from bench.own_stack import OwnStack, running_stack
@@ -23,6 +23,9 @@ _SETTINGS: dict[str, dict[str, Any]] = {
     "scale": {"worker_replicas": max(scale.WORKERS), "embedding_threads": 1},
     "reconcile": {"redis_memory_mb": 2048},
 }
+
+_OF_THE_STACK = {"claims": claims.measure, "identity": identity.measure, "reconcile": reconcile.measure}
+"""The parts that need no texts."""
 
 
 @click.command()
@@ -59,10 +62,8 @@ def _measure(part: str, stack: OwnStack, short: list[str], rounds: int, console:
     def report(line: str) -> None:
         console.print(f"  {line}")
 
-    if part == "claims":
-        return claims.measure(stack, report)
-    if part == "reconcile":
-        return reconcile.measure(stack, report)
+    if part in _OF_THE_STACK:
+        return _OF_THE_STACK[part](stack, report)
     if part == "scale":
         return scale.measure(stack, short, rounds, report)
     if part == "latency":

@@ -14,11 +14,14 @@ TITLES = {
     "latency": "Latency",
     "claims": "Claims: one claim of 256 rows",
     "scale": "Scale-out: the drain by number of worker processes",
+    "identity": "The accounting identity",
     "reconcile": "Reconciliation of working memory with Redis, and of episodes with their vectors",
 }
 """The parts in the order of the report."""
 
 _LIMITS = {
+    "identity": "PostgreSQL reads every episode's row and every row of the ledger, with as many processes as it has cores; of the queue "
+    "only unfinished work.",
     "reconcile": "Without a difference, Redis' one thread, which hashes every value, and PostgreSQL's reading of every row; with one row "
     "in a hundred damaged, every portion of 1,000 differs, so every key is looked at one by one.",
     "drain": "The two cores, of which the stack used more than four fifths: a worker spends about 60 % of its time in the model's forward "

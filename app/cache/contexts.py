@@ -1,22 +1,20 @@
 """Working memories in Redis, each under a key of its own with the time it has left, written through after the commit."""
 
 import hashlib
-from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from typing import Any
 
-import structlog
 from redis import Redis
 from redis.exceptions import WatchError
 
 from app.cache import keys
+from app.cache.counting import observe_read, observe_write
 from app.cache.generations import current_generation, raise_generation
+from app.errors import OutcomeUnknown
 from app.redis_client import BestEffortRedis
-
-_log = structlog.get_logger(__name__)
-
-_MOST_OWED = 10_000
 
 _Put = Callable[[Any, str], object]
 
@@ -34,7 +32,6 @@ class ContextCache:
 
     def __init__(self, redis: BestEffortRedis) -> None:
         self._redis = redis
-        self._owed: OrderedDict[tuple[str, str], None] = OrderedDict()
 
     def generation(self, agent_id: str) -> int | None:
         """Return the agent's generation, to be read before the SQL whose outcome will be written; None when Redis is not to be had."""
@@ -42,7 +39,6 @@ class ContextCache:
 
     def read(self, agent_id: str, context_id: str) -> tuple[bytes | None, int | None]:
         """Return (value, generation): value is None on a miss, generation is None when Redis is not to be had."""
-        self._pay()
 
         def fetch(redis: Any) -> tuple[bytes | None, int]:
             generation_key = keys.working_generation(agent_id)
@@ -50,6 +46,7 @@ class ContextCache:
             return value, (int(now) if now is not None else current_generation(redis, generation_key))
 
         answer = self._redis.attempt("read a working memory", fetch)
+        observe_read(answer)
         return answer if answer is not None else (None, None)
 
     def write(self, agent_id: str, context_id: str, value: bytes, expires_at: datetime, generation: int | None) -> None:
@@ -74,7 +71,6 @@ class ContextCache:
         return bool(self._redis.attempt("refill a working memory", lambda redis: _if_unchanged(redis, generation_key, generation, put)))
 
     def _change(self, agent_id: str, context_id: str, generation: int | None, put: _Put | None) -> None:
-        self._pay()
         generation_key, key = keys.working_generation(agent_id), keys.working(agent_id, context_id)
 
         def raise_and_put(pipeline: Any) -> None:
@@ -84,30 +80,24 @@ class ContextCache:
 
         def command(redis: Redis) -> bool:
             if put is None or generation is None or not _if_unchanged(redis, generation_key, generation, raise_and_put):
-                _remove(redis, [(agent_id, context_id)])
+                with redis.pipeline() as pipeline:
+                    _queue_removal(pipeline, agent_id, context_id)
+                    pipeline.execute()
             return True
 
-        if not self._redis.attempt("write a working memory through", command):
-            self._owe(agent_id, context_id)
+        done = self._redis.attempt("write a working memory through", command)
+        observe_write(done)
+        if not done:
+            self._redis.owe(key, partial(_queue_removal, agent_id=agent_id, context_id=context_id))
 
-    def _owe(self, agent_id: str, context_id: str) -> None:
-        self._owed[agent_id, context_id] = None
-        while len(self._owed) > _MOST_OWED:
-            self._owed.popitem(last=False)
-            _log.warning("stale_value_left", action="`python -m app reconcile run` finds it; it runs by itself too")
-
-    def _pay(self) -> None:
-        if not self._owed:
-            return
-        owed = list(self._owed)
-
-        def command(redis: Redis) -> bool:
-            _remove(redis, owed)
-            return True
-
-        if self._redis.attempt("remove values that Redis missed", command):
-            for entry in owed:
-                self._owed.pop(entry, None)
+    @contextmanager
+    def removed_if_unknown(self, agent_id: str, context_id: str) -> Iterator[None]:
+        """Remove the value when nobody knows whether the transaction in the block took effect."""
+        try:
+            yield
+        except OutcomeUnknown:
+            self.remove(agent_id, context_id)
+            raise
 
 
 def _if_unchanged(redis: Redis, generation_key: str, generation: int, queue: Callable[[Any], None]) -> bool:
@@ -125,12 +115,9 @@ def _if_unchanged(redis: Redis, generation_key: str, generation: int, queue: Cal
         return True
 
 
-def _remove(redis: Redis, contexts: list[tuple[str, str]]) -> None:
-    with redis.pipeline() as pipeline:
-        for agent_id, context_id in contexts:
-            raise_generation(pipeline, keys.working_generation(agent_id))
-            pipeline.delete(keys.working(agent_id, context_id))
-        pipeline.execute()
+def _queue_removal(pipeline: Any, agent_id: str, context_id: str) -> None:
+    raise_generation(pipeline, keys.working_generation(agent_id))
+    pipeline.delete(keys.working(agent_id, context_id))
 
 
 def sha1(value: bytes) -> bytes:

@@ -1,12 +1,16 @@
 """Lists of an agent's memories in Redis, each valid only for the generation of the memory it was read from."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from functools import partial
 
 from redis import Redis
 
 from app.cache import keys
+from app.cache.counting import observe_read, observe_write
 from app.cache.generations import current_generation, raise_generation
+from app.errors import OutcomeUnknown
 from app.redis_client import BestEffortRedis
 from app.serialization import to_json
 
@@ -38,6 +42,7 @@ class ListCache:
             return (stored["items"] if stored["generation"] == generation else None), generation
 
         answer = self._redis.attempt("read a list", fetch)
+        observe_read(answer)
         return answer if answer is not None else (None, None)
 
     def store(self, key: str, generation: int, items: list[dict[str, object]]) -> None:
@@ -49,17 +54,35 @@ class ListCache:
             items: JSON-ready.
         """
         value = to_json({"generation": generation, "items": items})
-        self._redis.attempt("store a list", lambda redis: redis.set(key, value, ex=_TTL_SECONDS))
+        observe_write(self._redis.attempt("store a list", lambda redis: bool(redis.set(key, value, ex=_TTL_SECONDS))))
 
-    def invalidate(self, agent_ids: Iterable[str], *, ring: bool) -> None:
-        """Void every list of the agents and, if asked, wake the dispatcher; one round trip, after the commit."""
+    def invalidate(self, agent_ids: Collection[str], *, ring: bool) -> None:
+        """Void every list of the agents and, if asked, wake the dispatcher; one round trip, after the commit.
 
-        def write(redis: Redis) -> None:
+        What Redis does not take is owed.
+        """
+
+        def write(redis: Redis) -> bool:
             pipeline = redis.pipeline(transaction=False)
             for agent_id in agent_ids:
                 raise_generation(pipeline, keys.generation(agent_id))
             if ring:
                 pipeline.publish(keys.DOORBELL, b"")
             pipeline.execute()
+            return True
 
-        self._redis.attempt("void lists and ring the doorbell", write)
+        done = self._redis.attempt("void lists and ring the doorbell", write)
+        observe_write(done)
+        if not done:
+            for agent_id in agent_ids:
+                key = keys.generation(agent_id)
+                self._redis.owe(key, partial(raise_generation, key=key))
+
+    @contextmanager
+    def voided_if_unknown(self, agent_id: str) -> Iterator[None]:
+        """Void the agent's lists when nobody knows whether the transaction in the block took effect."""
+        try:
+            yield
+        except OutcomeUnknown:
+            self.invalidate([agent_id], ring=True)
+            raise

@@ -4,16 +4,14 @@ from dataclasses import dataclass
 from uuid import UUID
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import DataError
 
 from app.consciousness import repository
 from app.consciousness.identity import Continuity, compare, identity_hash
 from app.consciousness.models import BlockView, CheckpointView, NewCheckpoint
 from app.db import Database
-from app.errors import BlockReadOnly, Conflict, InvalidRequest, NotFound, PermissionDenied
+from app.errors import BlockReadOnly, Conflict, NotFound, PermissionDenied
 
 _FIXED = "the block is read-only; an administrator makes it writable with read_only false"
-_UNSTORABLE = "a value cannot be stored; look for NUL characters and numbers out of range"
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,16 +130,13 @@ class ConsciousnessService:
         Raises:
             InvalidRequest: PostgreSQL cannot represent a value.
         """
-        try:
-            with self._database.transaction(agent_id) as connection:
-                blocks = _values(repository.lock_blocks(connection, agent_id))
-                previous = repository.list_checkpoints(connection, agent_id, None, 1, None)
-                continuity = compare(previous[0].blocks, blocks).score if previous else 1.0
-                return repository.insert_checkpoint(
-                    connection, agent_id, checkpoint, blocks, identity_hash=identity_hash(blocks), continuity_score=continuity
-                )
-        except DataError as error:
-            raise InvalidRequest(_UNSTORABLE) from error
+        with self._database.transaction(agent_id) as connection:
+            blocks = _values(repository.lock_blocks(connection, agent_id))
+            previous = repository.list_checkpoints(connection, agent_id, None, 1, None)
+            continuity = compare(previous[0].blocks, blocks).score if previous else 1.0
+            return repository.insert_checkpoint(
+                connection, agent_id, checkpoint, blocks, identity_hash=identity_hash(blocks), continuity_score=continuity
+            )
 
     def get_checkpoint(self, agent_id: str, checkpoint_id: UUID) -> CheckpointView:
         """Return one checkpoint.

@@ -9,14 +9,13 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import DataError
 
 from app.cache import keys
 from app.cache.lists import ListCache
 from app.db import Database
 from app.episodes import repository
 from app.episodes.models import EpisodeContext, EpisodeFilters, EpisodeView, NewEpisode, Position, Project, Receipt, Tombstone
-from app.errors import Conflict, Gone, IdempotencyMismatch, InvalidRequest, NotFound
+from app.errors import Conflict, Gone, IdempotencyMismatch, NotFound
 
 
 class EpisodeService:
@@ -49,11 +48,8 @@ class EpisodeService:
             DatabaseUnavailable: Nothing was stored, or, if the connection broke during the commit, that is not known.
         """
         items = [(uuid.uuid4(), self._with_language(episode)) for episode in episodes]
-        try:
-            with self._database.transaction(agent_id, traceparent) as connection:
-                receipts = self._store(connection, agent_id, items)
-        except DataError as error:
-            raise InvalidRequest("a value cannot be stored; look for NUL characters and numbers or dates out of range") from error
+        with self._cache.voided_if_unknown(agent_id), self._database.transaction(agent_id, traceparent) as connection:
+            receipts = self._store(connection, agent_id, items)
         if not all(receipt.replayed for receipt in receipts):
             self._cache.invalidate([agent_id], ring=True)
         return receipts
@@ -168,17 +164,14 @@ class EpisodeService:
             InvalidRequest: PostgreSQL cannot represent a value.
         """
         columns = {name: value for name, value in changes.items() if name != "project"}
-        try:
-            with self._database.transaction(agent_id, traceparent) as connection:
-                if "project" in changes:
-                    name = changes["project"]
-                    columns["project_id"] = repository.ensure_projects(connection, agent_id, {name})[name] if name else None
-                receipt = repository.change(connection, agent_id, episode_id, columns, expected_version)
-                if receipt is None:
-                    version = self._get(connection, agent_id, episode_id).version
-                    raise Conflict(f"the episode has version {version} now; read it again and decide anew", version=version)
-        except DataError as error:
-            raise InvalidRequest("a value cannot be stored; look for NUL characters and numbers or dates out of range") from error
+        with self._cache.voided_if_unknown(agent_id), self._database.transaction(agent_id, traceparent) as connection:
+            if "project" in changes:
+                name = changes["project"]
+                columns["project_id"] = repository.ensure_projects(connection, agent_id, {name})[name] if name else None
+            receipt = repository.change(connection, agent_id, episode_id, columns, expected_version)
+            if receipt is None:
+                version = self._get(connection, agent_id, episode_id).version
+                raise Conflict(f"the episode has version {version} now; read it again and decide anew", version=version)
         self._cache.invalidate([agent_id], ring=True)
         return receipt
 
@@ -189,7 +182,7 @@ class EpisodeService:
             Gone: It was deleted before.
             NotFound: The agent has no such episode.
         """
-        with self._database.transaction(agent_id) as connection:
+        with self._cache.voided_if_unknown(agent_id), self._database.transaction(agent_id) as connection:
             tombstone = repository.delete(connection, agent_id, episode_id)
             if tombstone is None:
                 self._get(connection, agent_id, episode_id)

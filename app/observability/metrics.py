@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import structlog
 from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
@@ -18,6 +19,13 @@ _LATENCY_BUCKETS = (0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5
 
 _REQUESTS = Counter("api_requests_total", "Requests answered, by route.", ("method", "url_rule", "status"))
 _LATENCY = Histogram("api_latency_seconds", "Time from request to answer, by route.", ("method", "url_rule"), buckets=_LATENCY_BUCKETS)
+
+CacheOutcome = Literal["hit", "miss", "unavailable", "written", "failed"]
+"""Of a read: there, not there (or void), Redis did not answer. Of a write: done, or not, so PostgreSQL serves until it is repaired."""
+
+_CACHE = Counter("cache_requests_total", "Reads from and writes to Redis as a cache, by outcome.", ("outcome",))
+for _outcome in get_args(CacheOutcome):
+    _CACHE.labels(_outcome)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +59,11 @@ def observe_request(method: str, url_rule: str | None, status: int, seconds: flo
     rule = url_rule or UNMATCHED_RULE
     _REQUESTS.labels(method, rule, str(status)).inc()
     _LATENCY.labels(method, rule).observe(seconds)
+
+
+def observe_cache(outcome: CacheOutcome) -> None:
+    """Count one read from or write to the cache."""
+    _CACHE.labels(outcome).inc()
 
 
 class _DatabaseCollector(Collector):

@@ -6,15 +6,12 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import DataError
 
 from app.cache.lists import ListCache
 from app.db import Database
 from app.errors import Conflict, InvalidRequest, NotFound
 from app.semantic import repository
 from app.semantic.models import NewSemanticMemory, SemanticView
-
-_UNSTORABLE = "a value cannot be stored; look for NUL characters and numbers out of range"
 
 
 class SemanticService:
@@ -38,12 +35,9 @@ class SemanticService:
             InvalidRequest: A source episode is not the agent's, or PostgreSQL cannot represent a value.
         """
         memory = memory if memory.language else replace(memory, language=self._default_language)
-        try:
-            with self._database.transaction(agent_id, traceparent) as connection:
-                _require_episodes(connection, agent_id, memory.source_episodes)
-                view = self._get(connection, agent_id, repository.insert(connection, agent_id, memory))
-        except DataError as error:
-            raise InvalidRequest(_UNSTORABLE) from error
+        with self._database.transaction(agent_id, traceparent) as connection:
+            _require_episodes(connection, agent_id, memory.source_episodes)
+            view = self._get(connection, agent_id, repository.insert(connection, agent_id, memory))
         self._cache.invalidate((), ring=True)
         return view
 
@@ -78,15 +72,12 @@ class SemanticService:
             NotFound: The agent has no such memory.
             InvalidRequest: A source episode is not the agent's, or PostgreSQL cannot represent a value.
         """
-        try:
-            with self._database.transaction(agent_id, traceparent) as connection:
-                _require_episodes(connection, agent_id, changes.get("source_episodes", ()))
-                if not repository.change(connection, agent_id, memory_id, changes, expected_version):
-                    version = self._get(connection, agent_id, memory_id).version
-                    raise Conflict(f"the semantic memory has version {version} now; read it again and decide anew", version=version)
-                view = self._get(connection, agent_id, memory_id)
-        except DataError as error:
-            raise InvalidRequest(_UNSTORABLE) from error
+        with self._database.transaction(agent_id, traceparent) as connection:
+            _require_episodes(connection, agent_id, changes.get("source_episodes", ()))
+            if not repository.change(connection, agent_id, memory_id, changes, expected_version):
+                version = self._get(connection, agent_id, memory_id).version
+                raise Conflict(f"the semantic memory has version {version} now; read it again and decide anew", version=version)
+            view = self._get(connection, agent_id, memory_id)
         self._cache.invalidate((), ring=True)
         return view
 

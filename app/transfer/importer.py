@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 from pydantic import ValidationError
 from sqlalchemy import Connection
-from sqlalchemy.exc import DataError, IntegrityError
+from sqlalchemy.exc import IntegrityError
 
 from app.cache.lists import ListCache
 from app.consciousness.identity import identity_hash
@@ -175,13 +175,13 @@ class ImportService:
     def _store(self, agent_id: str, step: Sequence[Numbered], report: ImportReport) -> None:
         outcome = ImportReport()
         try:
-            with self._database.transaction(agent_id) as connection:
+            with self._cache.voided_if_unknown(agent_id), self._database.transaction(agent_id) as connection:
                 if isinstance(step[0][1], EpisodeLine):
                     self._store_episodes(connection, agent_id, step, outcome)
                 else:
                     for number, line in step:
                         self._store_other(connection, agent_id, number, line, outcome)
-        except (DataError, IntegrityError) as error:
+        except (InvalidRequest, IntegrityError) as error:
             # One line spoils the transaction of all: each alone.
             if len(step) > 1:
                 for one in step:

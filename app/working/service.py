@@ -6,11 +6,10 @@ from datetime import UTC, datetime
 from typing import Any
 
 from sqlalchemy import Connection
-from sqlalchemy.exc import DataError
 
 from app.cache.contexts import ContextCache, sha1
 from app.db import Database
-from app.errors import Conflict, InvalidRequest, NotFound
+from app.errors import Conflict, NotFound
 from app.serialization import to_json
 from app.working import repository
 from app.working.models import PRIORITIES, ContextPosition, ContextView, NewContext
@@ -49,14 +48,11 @@ class WorkingMemoryService:
 
     def _put(self, agent_id: str, context_id: str, context: NewContext, *, may_replace: bool) -> tuple[ContextView, bool]:
         generation = self._cache.generation(agent_id)
-        try:
-            with self._database.transaction(agent_id) as connection:
-                stored = repository.put(connection, agent_id, context_id, context, may_replace=may_replace)
-                if stored is None:
-                    raise Conflict("the agent has a working memory of this id; PUT replaces it")
-                value = _note(connection, stored[0])
-        except DataError as error:
-            raise InvalidRequest("a value cannot be stored; look for NUL characters and numbers out of range") from error
+        with self._cache.removed_if_unknown(agent_id, context_id), self._database.transaction(agent_id) as connection:
+            stored = repository.put(connection, agent_id, context_id, context, may_replace=may_replace)
+            if stored is None:
+                raise Conflict("the agent has a working memory of this id; PUT replaces it")
+            value = _note(connection, stored[0])
         self._write(stored[0], value, generation)
         return stored
 
@@ -90,7 +86,7 @@ class WorkingMemoryService:
 
     def _refresh(self, agent_id: str, context_id: str) -> ContextView:
         generation = self._cache.generation(agent_id)
-        with self._database.transaction(agent_id) as connection:
+        with self._cache.removed_if_unknown(agent_id, context_id), self._database.transaction(agent_id) as connection:
             view = repository.refresh(connection, agent_id, context_id)
             value = None if view is None else _note(connection, view)
         if view is None or value is None:
@@ -104,7 +100,7 @@ class WorkingMemoryService:
         Raises:
             NotFound: The agent has no such context, or it has expired.
         """
-        with self._database.transaction(agent_id) as connection:
+        with self._cache.removed_if_unknown(agent_id, context_id), self._database.transaction(agent_id) as connection:
             was_live = repository.delete(connection, agent_id, context_id)
         self._cache.remove(agent_id, context_id)
         if not was_live:

@@ -1,4 +1,4 @@
-"""The advice on workers weighs rows by their length and only what is due; counts leave models out that are no longer in use.
+"""The advice on workers weighs rows by length and only what is due; counts leave unused models out; the identity reads less.
 
 The column may be absent from what older code writes, and older code reads the functions' columns by name.
 
@@ -20,12 +20,12 @@ def upgrade() -> None:
     """Add the column and replace the functions."""
     op.execute("DROP FUNCTION memory_system.queue_lanes()")
     run_files("table_workers_v3", "function_queue_lanes_v2", "grants_v8", "owners_v8")
-    replace_as_definer("function_queue_counts_v2")
+    replace_as_definer("function_queue_counts_v2", "function_accounting_identity_v2")
 
 
 def downgrade() -> None:
     """Put them back as they were."""
-    replace_as_definer("function_queue_counts_v1")
+    replace_as_definer("function_accounting_identity_v1", "function_queue_counts_v1")
     op.execute("DROP FUNCTION memory_system.queue_lanes()")
     run_files("function_queue_lanes_v1", "grants_v8", "owners_v8")
     op.execute("ALTER TABLE memory_system.workers DROP COLUMN chars_per_second")

@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import threading
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
 _CHUNK_BYTES = 65_536
@@ -21,11 +21,14 @@ class Proxy:
     Attributes:
         port: Where the proxy listens, on loopback.
         delay_seconds: How long each piece of data is held back, in each direction.
+        cuts_answers_to: What a request holds that arrives, and whose connection is closed when the server answers, so that nobody learns
+            what became of it; empty for every request, None for none.
     """
 
     def __init__(self, target_port: int) -> None:
         self.port = 0
         self.delay_seconds = 0.0
+        self.cuts_answers_to: bytes | None = None
         self._target_port = target_port
         self._loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self._loop.run_forever, name="proxy", daemon=True)
@@ -94,7 +97,16 @@ class Proxy:
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await self._passing.wait()
         there, back = await asyncio.open_connection("127.0.0.1", self._target_port)
-        pumps = [asyncio.ensure_future(self._pump(reader, back)), asyncio.ensure_future(self._pump(there, writer))]
+        is_doomed = asyncio.Event()
+
+        def look(data: bytes) -> None:
+            if self.cuts_answers_to is not None and self.cuts_answers_to in data:
+                is_doomed.set()
+
+        pumps = [
+            asyncio.ensure_future(self._pump(reader, back, look)),
+            asyncio.ensure_future(self._pump(there, writer, lambda _: None, is_doomed)),
+        ]
         try:
             await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -103,8 +115,13 @@ class Proxy:
             await asyncio.gather(*pumps, return_exceptions=True)
             _abort(back)
 
-    async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+    async def _pump(
+        self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, look: Callable[[bytes], None], is_cut: asyncio.Event | None = None
+    ) -> None:
         while data := await source.read(_CHUNK_BYTES):
+            look(data)
+            if is_cut is not None and is_cut.is_set():
+                return
             await self._passing.wait()
             if self.delay_seconds:
                 await asyncio.sleep(self.delay_seconds)

@@ -6,22 +6,19 @@ from pathlib import Path
 from typing import Literal, Protocol
 
 from kombu.connection import Connection
-from redis import Redis
-from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
-from redis.retry import Retry
 
-from app.stack import ports, redis_server
+from app.stack import ports
 from app.stack.layout import Layout
 from app.stack.postgres import Postgres
 from tasks.names import CONSUMED_QUEUES
 from tests.factories.processes import LocalProcess, wait_until
 from tests.factories.rabbitmq import RabbitCluster, RabbitServer
+from tests.factories.redis import RedisServer
 
 _START_SECONDS = 60.0
 _PRIORITY_STEPS = ("", "\x06\x163", "\x06\x166", "\x06\x169")
 _BROKER_DB = 1
-_ADMIN = "faults"
 
 ShutDown = Literal["fast", "immediate"]
 _SIGNALS = {"fast": signal.SIGINT, "immediate": signal.SIGQUIT}
@@ -80,54 +77,18 @@ class Broker(Protocol):
         """Stop it for good and remove what it wrote."""
 
 
-class RedisServer:
-    """Redis with the service's own configuration, and a user beside for the suite's faults.
+class RedisBroker(RedisServer):
+    """Redis as a broker; it is the cache too.
 
     Args:
         layout: Where it lies.
         password: Of the service's users.
-
-    Attributes:
-        admin: Logged in as the suite's user.
     """
 
     name = "redis"
 
     def __init__(self, layout: Layout, password: str) -> None:
-        self.port = ports.choose(0)
-        binary = redis_server.newest_binary()
-        self._configuration = redis_server.write_configuration(layout, self.port, password, binary)
-        self._honest = self._configuration.read_text(encoding="utf-8") + f"user {_ADMIN} on nopass ~* &* +@all\n"
-        self._password = password
-        self._process = LocalProcess("redis", [str(binary.path), str(self._configuration)], layout.logs, {})
-        self.keeps_a_log(False)
-        once = Retry(NoBackoff(), 0)
-        self.admin: Redis = Redis(port=self.port, db=_BROKER_DB, username=_ADMIN, password="any", socket_timeout=5, retry=once)
-
-    def keeps_a_log(self, keeps: bool) -> None:
-        """Write each command to disk (appendonly) from the next start on, or not."""
-        self._configuration.write_text(self._honest + ("appendonly yes\nappendfsync everysec\n" if keeps else ""), encoding="utf-8")
-
-    def start(self) -> None:
-        """Start it and return once it answers."""
-        self._process.start()
-        wait_until(lambda: redis_server.problem(self.port, self._password) is None, _START_SECONDS, "Redis does not start")
-
-    def stop(self) -> None:
-        """Stop it in order; it writes a snapshot."""
-        self._process.stop()
-
-    def kill(self) -> None:
-        """Kill it: what it has not written is gone."""
-        self._process.kill()
-
-    def freeze(self) -> None:
-        """Stop it without closing a connection, as a machine that hangs."""
-        self._process.kill(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        """Let it go on."""
-        self._process.kill(signal.SIGCONT)
+        super().__init__(layout, password, _BROKER_DB)
 
     def url(self, port: int) -> str:
         """Return its URL without credentials, for whoever reaches it at that port."""
@@ -140,11 +101,6 @@ class RedisServer:
             return sum(int(length) for length in lists) + int(self.admin.hlen("unacked"))
         except RedisError:
             return 0
-
-    def close(self) -> None:
-        """Stop it for good."""
-        self.admin.close()
-        self._process.stop()
 
 
 class RabbitBroker:

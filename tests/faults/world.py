@@ -25,7 +25,7 @@ from tests.factories.processes import LocalProcess, is_alive, python, wait_until
 from tests.factories.proxy import Proxy
 from tests.factories.statements import Sql
 from tests.faults.nodes import WorkerNode
-from tests.faults.servers import BROKERS, Broker, PostgresServer, RabbitBroker, RabbitClusterBroker, RedisServer, ShutDown, make_layout
+from tests.faults.servers import BROKERS, Broker, PostgresServer, RabbitBroker, RabbitClusterBroker, RedisBroker, ShutDown, make_layout
 from tests.faults.switches import ENCODER_VARIABLE, FOLDER_VARIABLE, Switches
 
 _READY_SECONDS = 120.0
@@ -90,7 +90,7 @@ class World:
         secrets = Settings(secrets_dir=self._folder / "secrets")
         write_missing(secrets)
         self.postgres = PostgresServer(self._layout)
-        self.redis = RedisServer(self._layout, secrets.secret("redis_password"))
+        self.redis = RedisBroker(self._layout, secrets.secret("redis_password"))
         self.broker: Broker = self.redis if broker_name == "redis" else BROKERS[broker_name]()
         self.database_proxy = Proxy(self.postgres.port)
         self.redis_proxy = Proxy(self.redis.port)

@@ -2,9 +2,10 @@
 
 import threading
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 import pytest
+from prometheus_client import REGISTRY
 from redis import Redis
 
 from app.bootstrap import Services, build_services
@@ -12,6 +13,7 @@ from app.cache import keys
 from app.cache.lists import ListCache
 from app.config import Settings
 from app.episodes import repository as episode_repository
+from app.observability.metrics import CacheOutcome
 from app.redis_client import BestEffortRedis
 from tests.factories.encoder import FakeEncoder
 from tests.factories.episodes import new_episode
@@ -213,3 +215,30 @@ def test_client_rests_after_a_failure_and_recovers(database_settings: Settings) 
     client.redis.connection_pool.disconnect()
     assert client.attempt("ping", lambda redis: redis.ping()) is True
     client.close()
+
+
+def outcomes() -> dict[str, float]:
+    names = get_args(CacheOutcome)
+    return {name: REGISTRY.get_sample_value("cache_requests_total", {"outcome": name}) or 0.0 for name in names}
+
+
+def test_outcomes_are_counted(services: Services, database_settings: Settings, encoder: FakeEncoder) -> None:
+    services.episodes.store("alice", new_episode())
+    before = outcomes()
+    services.episodes.recent("alice", 10)  # A miss, and the list is written.
+    services.episodes.recent("alice", 10)
+    services.episodes.recent("alice", 10)
+    assert {name: count - before[name] for name, count in outcomes().items()} == {
+        "hit": 2,
+        "miss": 1,
+        "unavailable": 0,
+        "written": 1,
+        "failed": 0,
+    }
+    without = build_services(database_settings.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"}), load=lambda _: encoder)
+    before = outcomes()
+    without.episodes.store("alice", new_episode())
+    without.episodes.recent("alice", 10)
+    without.database.close()
+    after = outcomes()
+    assert (after["failed"] - before["failed"], after["unavailable"] - before["unavailable"]) == (1, 1)

@@ -9,17 +9,14 @@ from typing import Any
 
 import pytest
 from redis import Redis
-from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import OutOfMemoryError, ReadOnlyError, RedisError, ResponseError, TimeoutError
 
-from app.bootstrap import Services, build_services
+from app.bootstrap import Services
 from app.cache import keys
 from app.cache.contexts import ContextCache
 from app.config import Settings
-from app.errors import Conflict, DatabaseUnavailable, InvalidRequest, NotFound
+from app.errors import Conflict, InvalidRequest, NotFound
 from app.working import repository
 from app.working.models import NewContext
-from tests.factories.encoder import FakeEncoder
 from tests.factories.servers import TestServers
 from tests.factories.statements import Sql
 
@@ -182,114 +179,6 @@ def test_list_is_by_priority_then_newest_and_pages_hold_each_once(services: Serv
             break
     assert found == everything
     assert [view.context_id for view in services.working.list_page("alice", 9, priority="low")[0]] == ["c5", "c0"]
-
-
-# The failure matrix: what Redis answers from now on. The request succeeds, and what is read is what is stored.
-FAILURES: dict[str, RedisError] = {
-    "is down": RedisConnectionError("refused"),
-    "dies in mid-request": RedisConnectionError("connection closed by server"),
-    "is slow": TimeoutError("timed out"),
-    "is full": OutOfMemoryError("command not allowed when used memory > 'maxmemory'"),
-    "is read-only": ReadOnlyError("you can't write against a read only replica"),
-    "refuses the password": ResponseError("WRONGPASS invalid username-password pair"),
-}
-
-
-class Failing:
-    """Stands before Redis and fails every command, or those from the nth on."""
-
-    def __init__(self, services: Services, monkeypatch: pytest.MonkeyPatch, error: RedisError, after: int) -> None:
-        self._error = error
-        self._left = after
-        self.is_failing = True
-        execute = Redis.execute_command
-
-        def failing(client: Redis, *arguments: Any, **options: Any) -> Any:
-            if self.is_failing:
-                if self._left <= 0:
-                    raise self._error
-                self._left -= 1
-            return execute(client, *arguments, **options)  # type: ignore[no-untyped-call]
-
-        monkeypatch.setattr(Redis, "execute_command", failing)
-        from redis.client import Pipeline
-
-        run = Pipeline.execute
-
-        def failing_run(pipeline: Any, *arguments: Any, **options: Any) -> Any:
-            if self.is_failing:
-                raise self._error
-            return run(pipeline, *arguments, **options)
-
-        monkeypatch.setattr(Pipeline, "execute", failing_run)
-
-
-@pytest.mark.parametrize("after", [0, 1])
-@pytest.mark.parametrize("name", FAILURES)
-def test_failing_redis_fails_no_write_and_serves_nothing_stale_afterwards(
-    name: str, after: int, services: Services, monkeypatch: pytest.MonkeyPatch, redis: Redis
-) -> None:
-    services.working.put("alice", "c", context(1))
-    services.working.put("alice", "gone", context(1))
-    old = redis.get(keys.working("alice", "c"))
-    failing = Failing(services, monkeypatch, FAILURES[name], after)
-    services.working.put("alice", "c", context(2))
-    services.working.delete("alice", "gone")
-    assert step(services) == 2
-    failing.is_failing = False
-    assert redis.get(keys.working("alice", "c")) == old, "the outage was none"
-    # Redis is left alone for a moment after a failure; what it missed is removed with the first word to it.
-    services.working._cache._redis._rest_until = 0.0
-    assert step(services) == 2
-    assert redis.get(keys.working("alice", "c")) != old
-    assert redis.get(keys.working("alice", "gone")) is None
-    with pytest.raises(NotFound):
-        services.working.get("alice", "gone")
-
-
-def test_redis_that_was_never_there_costs_nothing_but_the_cache(database_settings: Settings, encoder: FakeEncoder) -> None:
-    built = build_services(database_settings.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"}), load=lambda _: encoder)
-    built.working.put("alice", "c", context(1))
-    built.working.put("alice", "c", context(2))
-    assert step(built) == 2
-    built.working.delete("alice", "c")
-    built.database.close()
-
-
-def test_database_that_is_down_fails_the_write_and_redis_is_not_touched(
-    services: Services, redis: Redis, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    services.working.put("alice", "c", context(1))
-    before = redis.get(keys.working("alice", "c"))
-
-    def down(*_: Any, **__: Any) -> Any:
-        raise DatabaseUnavailable("down")
-
-    monkeypatch.setattr(services.database, "transaction", down)
-    for attempt in (
-        lambda: services.working.put("alice", "c", context(2)),
-        lambda: services.working.delete("alice", "c"),
-    ):
-        with pytest.raises(DatabaseUnavailable):
-            attempt()
-    assert redis.get(keys.working("alice", "c")) == before
-    # Reads of what Redis holds go on.
-    assert step(services) == 1
-
-
-def test_commit_that_fails_leaves_both_stores_as_they_were(services: Services, redis: Redis, sql: Sql) -> None:
-    services.working.put("alice", "c", context(1))
-    before = redis.get(keys.working("alice", "c"))
-    sql(
-        "CREATE FUNCTION pg_temp.refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no' USING ERRCODE = '40001'; END $$;"
-        "CREATE CONSTRAINT TRIGGER refuse AFTER UPDATE ON nexus_memory.working_memory_contexts DEFERRABLE INITIALLY DEFERRED"
-        " FOR EACH ROW EXECUTE FUNCTION pg_temp.refuse()"
-    )
-    with pytest.raises(DatabaseUnavailable):
-        services.working.put("alice", "c", context(2))
-    assert redis.get(keys.working("alice", "c")) == before
-    assert step(services) == 1
-    assert sql.one("SELECT active_content ->> 'step' FROM nexus_memory.working_memory_contexts") == "1"
 
 
 def interleaved(services: Services, monkeypatch: pytest.MonkeyPatch, meanwhile: Callable[[], object]) -> None:
