@@ -222,7 +222,7 @@ class Settings(BaseSettings):
         netloc = f"{quote(user, safe='')}:{quote(self.secret(secret_name), safe='')}@{url.netloc}"
         return urlunsplit((url.scheme, netloc, url.path, url.query, url.fragment))
 
-    @cached_property
+    @property
     def cache_dsn(self) -> str:
         """The URL of the cache with credentials."""
         return self._with_redis_credentials(self.redis_url, self.redis_cache_user)

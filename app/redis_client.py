@@ -5,6 +5,7 @@ import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
+from weakref import ref
 
 import structlog
 from redis import Redis
@@ -87,7 +88,7 @@ class BestEffortRedis:
                 self._owed.popitem(last=False)
                 _log.warning("redis_debt_forgotten", action="`python -m app reconcile run` finds what is stale; it runs by itself too")
             if self._payer is None or not self._payer.is_alive():
-                self._payer = threading.Thread(target=self._pay_on, name="redis debts", daemon=True)
+                self._payer = threading.Thread(target=_pay_on, args=(ref(self),), name="redis debts", daemon=True)
                 self._payer.start()
 
     def _pay(self) -> None:
@@ -105,16 +106,26 @@ class BestEffortRedis:
                     del self._owed[name]
         _log.info("redis_caught_up", debts=len(owed))
 
-    def _pay_on(self) -> None:
-        """Pay until nothing is owed: a process without requests must not leave others what it could not void."""
-        while True:
-            time.sleep(_PAY_SECONDS)
-            self.attempt("do what Redis missed", lambda _: None)
-            with self._lock:
-                if not self._owed:
-                    self._payer = None
-                    return
+    def _is_paid(self) -> bool:
+        with self._lock:
+            if not self._owed:
+                self._payer = None
+            return not self._owed
 
     def close(self) -> None:
         """Close the pooled connections."""
         self.redis.close()
+
+
+def _pay_on(client: "ref[BestEffortRedis]") -> None:
+    """Pay until nothing is owed, or nobody uses the client any more.
+
+    A process without requests must not leave others what it could not void.
+    """
+    while True:
+        time.sleep(_PAY_SECONDS)
+        redis = client()
+        if redis is None or redis._is_paid():
+            return
+        redis.attempt("do what Redis missed", lambda _: None)
+        del redis
