@@ -1,11 +1,14 @@
 """Reading a request: strict JSON of a bounded size, no parameter that its route does not know, nothing guessed."""
 
+from collections.abc import Iterable
+from functools import cache
 from inspect import signature
 from typing import Any
 
 import orjson
 from flask import Flask, Request, current_app, request
 from gunicorn.http.errors import ParseException
+from pydantic import BaseModel
 from werkzeug.exceptions import ClientDisconnected, RequestEntityTooLarge, RequestTimeout, UnsupportedMediaType
 
 from app.api.policies import ROUTE_POLICIES, Access
@@ -60,22 +63,43 @@ class StrictRequest(Request):
 
 
 def refuse_parameters() -> None:
-    """Refuse a query string where the route takes none; a route that takes one names its parameters, and its model refuses others.
+    """Refuse a query string of which something would be ignored.
 
-    Open routes are left alone: a probe may add whatever keeps it from being cached.
+    That is any parameter where the route takes none, and a second value where it takes one; unknown names beside known ones are
+    refused by the route's model. Open routes are left alone: a probe may add whatever keeps it from being cached.
 
     Raises:
-        InvalidRequest: The request has parameters that would be ignored.
+        InvalidRequest: Names the parameters.
     """
     if not request.args or request.endpoint is None or ROUTE_POLICIES.get(request.endpoint) is Access.OPEN:
         return
-    if "query" in signature(current_app.view_functions[request.endpoint]).parameters:
+    query = signature(current_app.view_functions[request.endpoint]).parameters.get("query")
+    if query is None:
+        _refuse(request.args, "unknown_field", "is not a known parameter; this route takes none in its query")
         return
-    fields = sorted({name[:_MAX_NAME_CHARS] for name in request.args})[:_MAX_NAMES]
-    message = "is not a known parameter; this route takes none in its query"
-    raise InvalidRequest(
-        "; ".join(f"{field}: {message}" for field in fields[:5]),
-        errors=[{"field": field, "code": "unknown_field", "message": message} for field in fields],
+    lists = _lists_of(query.annotation)
+    _refuse(
+        [name for name, values in request.args.lists() if len(values) > 1 and name not in lists],
+        "repeated",
+        "is given more than once; this route takes one value",
+    )
+
+
+def _refuse(names: Iterable[str], code: str, message: str) -> None:
+    fields = sorted({name[:_MAX_NAME_CHARS] for name in names})[:_MAX_NAMES]
+    if fields:
+        raise InvalidRequest(
+            "; ".join(f"{field}: {message}" for field in fields[:5]),
+            errors=[{"field": field, "code": code, "message": message} for field in fields],
+        )
+
+
+@cache
+def _lists_of(model: type[BaseModel]) -> frozenset[str]:
+    """Return the names of the parameters that may be repeated."""
+    properties = model.model_json_schema()["properties"]
+    return frozenset(
+        name for name, schema in properties.items() if any(choice.get("type") == "array" for choice in (schema, *schema.get("anyOf", ())))
     )
 
 
