@@ -1,11 +1,14 @@
 """Ranks candidates by meaning and words together: pure functions over scores."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
 LEXICAL_WEIGHT = 0.5
 """Weight of the words when some episode holds all of the query's words; it falls with the share of idf that the best one holds."""
+
+COVERAGE_POWER = 0.5
+"""How it falls: with the square root, since few long questions find all of their words in one episode."""
 
 RECENCY_HALF_LIFE_DAYS = 30.0
 
@@ -20,7 +23,10 @@ class WordScore:
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """A candidate with its score in [0, 1] and its parts; `cosine` is None without a vector."""
+    """A candidate with its score in [0, 1] and its parts; `cosine` is None without a vector.
+
+    `neighbour`, `speaker` and `session` are what the conversation around it adds (app/search/conversation.py), each in [0, 1].
+    """
 
     target_id: UUID
     score: float
@@ -29,6 +35,9 @@ class Ranked:
     lexical_weight: float
     cosine: float | None
     bm25: float
+    neighbour: float = 0.0
+    speaker: float = 0.0
+    session: float = 0.0
 
 
 def fuse(cosines: Mapping[UUID, float], words: Mapping[UUID, WordScore], *, use_vector: bool, use_words: bool) -> list[Ranked]:
@@ -56,12 +65,17 @@ def fuse(cosines: Mapping[UUID, float], words: Mapping[UUID, WordScore], *, use_
         lexical = word.bm25 / best_bm25 if word is not None and best_bm25 > 0 else 0.0
         score = (1 - weight) * vector + weight * lexical
         ranked.append(Ranked(target_id, score, vector, lexical, weight, cosine, word.bm25 if word is not None else 0.0))
-    return sorted(ranked, key=lambda r: (-r.score, str(r.target_id)))
+    return in_order(ranked)
+
+
+def in_order(candidates: Iterable[Ranked]) -> list[Ranked]:
+    """Return candidates best first; ties are broken by id, so the order is stable."""
+    return sorted(candidates, key=lambda each: (-each.score, str(each.target_id)))
 
 
 def lexical_weight(words: Mapping[UUID, WordScore]) -> float:
     """Return the weight of the words in [0, LEXICAL_WEIGHT]: where few of the query's words occur anywhere, they say little."""
-    return LEXICAL_WEIGHT * min(1.0, max((score.coverage for score in words.values()), default=0.0))
+    return LEXICAL_WEIGHT * float(min(1.0, max((score.coverage for score in words.values()), default=0.0)) ** COVERAGE_POWER)
 
 
 def _spread(cosine: float | None, low: float, high: float) -> float:

@@ -94,6 +94,9 @@ def of_working(weighing: Weighing, coverage: float, view: ContextView) -> Search
             "lexical": round(coverage, 6),
             "bm25": None,
             "lexical_weight": weight,
+            "neighbour": 0.0,
+            "speaker": 0.0,
+            "session": 0.0,
         }
         | parts,
         occurred_at=view.updated_at,
@@ -113,4 +116,7 @@ def _parts(candidate: Ranked) -> dict[str, Any]:
         "lexical": round(candidate.lexical, 6),
         "bm25": round(candidate.bm25, 6),
         "lexical_weight": round(candidate.lexical_weight, 6),
+        "neighbour": round(candidate.neighbour, 6),
+        "speaker": candidate.speaker,
+        "session": round(candidate.session, 6),
     }

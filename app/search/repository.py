@@ -8,6 +8,7 @@ import orjson
 from numpy.typing import NDArray
 from sqlalchemy import Connection, text
 
+from app.search.conversation import Turn
 from app.search.fusion import WordScore
 
 _BY_VECTOR = text(
@@ -19,6 +20,8 @@ _COSINE_OF = text(
     "SELECT episode_id, cosine FROM nexus_memory.cosine_of("
     "CAST(:ids AS uuid[]), CAST(:query AS public.vector), CAST(:model_id AS smallint))"
 )
+
+_TURNS_OF = text("SELECT episode_id, session_id, actor, previous_id, following_id FROM nexus_memory.turns_of(CAST(:ids AS uuid[]))")
 
 _SEMANTIC_BY_VECTOR = text(
     "SELECT memory_id, cosine FROM nexus_memory.search_semantic_by_vector("
@@ -56,6 +59,12 @@ def cosine_of(connection: Connection, ids: Sequence[UUID], vector: NDArray[np.fl
     """Return the cosine of each named episode that has a present vector, by id."""
     rows = connection.execute(_COSINE_OF, {"ids": list(map(str, ids)), "query": _literal(vector), "model_id": model_id})
     return {row.episode_id: row.cosine for row in rows}
+
+
+def turns_of(connection: Connection, ids: Sequence[UUID]) -> dict[UUID, Turn]:
+    """Return the places of the named episodes, and of the turns right beside them, in their sessions, by id."""
+    rows = connection.execute(_TURNS_OF, {"ids": list(map(str, ids))})
+    return {row.episode_id: Turn(row.session_id, row.actor, row.previous_id, row.following_id) for row in rows}
 
 
 def is_complete(connection: Connection, model_id: int) -> bool:

@@ -15,6 +15,7 @@ from app.db import Database
 from app.embedding.models import EmbeddingModel
 from app.episodes import repository as episode_repository
 from app.search import hits, repository
+from app.search.conversation import rank_turns
 from app.search.encoding import QueryEncoder
 from app.search.fusion import Ranked, WordScore, fuse
 from app.search.query import SearchAnswer, SearchHit, SearchQuery
@@ -23,6 +24,8 @@ from app.working import repository as working_repository
 
 # Candidates of each arm. Fusion can lift what one arm ranks low, so there are more of them than results.
 _LEAST_CANDIDATES = 200
+# Whose conversation is looked at: an answer stands beside one of these, or is one.
+_CONVERSATIONS = 50
 
 _WORKING_FILTERS = {"session_id"}
 
@@ -79,7 +82,7 @@ class SearchService:
         encoded = self._encode(agent_id, query.query) if query.mode != "keyword" else None
         with self._database.transaction(agent_id) as connection:
             found = _collect(connection, query, kinds, encoded)
-            ranked = _rank(query, found)
+            ranked = _rank(connection, query, found, encoded)
             # More than asked for when weights can still change the order.
             taken = ranked if query.recency_weight or query.importance_weight else ranked[: query.limit]
             results = _read(connection, agent_id, query, taken, found.working)
@@ -135,11 +138,27 @@ def _collect_episodes(connection: Connection, query: SearchQuery, most: int, enc
         found.cosines |= repository.cosine_of(connection, unseen, vector, model_id)
 
 
-def _rank(query: SearchQuery, found: _Candidates) -> list[Ranked]:
+def _rank(connection: Connection, query: SearchQuery, found: _Candidates, encoded: _Encoded | None) -> list[Ranked]:
     ranked = fuse(found.cosines, found.words, use_vector=query.mode != "keyword", use_words=query.mode != "vector")
+    if query.mode == "hybrid" and encoded is not None and ranked:
+        ranked = _rank_in_conversation(connection, query, found, encoded, [candidate.target_id for candidate in ranked])
     if query.min_score is None:
         return ranked
     return [candidate for candidate in ranked if candidate.cosine is None or candidate.cosine >= query.min_score]
+
+
+def _rank_in_conversation(
+    connection: Connection, query: SearchQuery, found: _Candidates, encoded: _Encoded, candidates: Sequence[UUID]
+) -> list[Ranked]:
+    """Return the candidates ranked anew with the conversations around the best of them.
+
+    The turns beside those are candidates too, unless a filter was given that they may not pass: then they only testify.
+    """
+    turns = repository.turns_of(connection, candidates[:_CONVERSATIONS])
+    unseen = [episode_id for episode_id in turns if episode_id not in found.cosines]
+    cosines = found.cosines | (repository.cosine_of(connection, unseen, encoded.vector, encoded.model.model_id) if unseen else {})
+    eligible = set(candidates) if query.filters.present() else {*candidates, *turns}
+    return rank_turns(query.query, cosines, found.words, turns, eligible)
 
 
 def _read(

@@ -255,6 +255,7 @@ AGENT_FUNCTIONS = {
     "search_by_words": "SELECT * FROM nexus_memory.search_by_words('seed', 10, '{}')",
     "search_by_vector": f"SELECT * FROM nexus_memory.search_by_vector({_VECTOR}, 1::smallint, 10, '{{}}')",
     "cosine_of": f"SELECT * FROM nexus_memory.cosine_of(ARRAY[gen_random_uuid()], {_VECTOR}, 1::smallint)",
+    "turns_of": "SELECT * FROM nexus_memory.turns_of(ARRAY[gen_random_uuid()])",
     "record_edit": "SELECT memory_system.record_edit(gen_random_uuid())",
     "delete_episode": "SELECT * FROM memory_system.delete_episode(gen_random_uuid())",
     "list_episodes": "SELECT * FROM nexus_memory.list_episodes('{}', true, NULL, NULL, 10)",

@@ -48,9 +48,9 @@ def test_ties_are_broken_by_id() -> None:
 
 def test_words_that_occur_nowhere_leave_the_order_to_meaning() -> None:
     cosines = {IDS[0]: 0.9, IDS[1]: 0.1}
-    words = {IDS[1]: WordScore(bm25=3.0, coverage=0.05)}
+    words = {IDS[1]: WordScore(bm25=3.0, coverage=0.25)}
     assert fuse(cosines, words, use_vector=True, use_words=True)[0].target_id == IDS[0]
-    assert lexical_weight(words) == pytest.approx(LEXICAL_WEIGHT * 0.05)
+    assert lexical_weight(words) == pytest.approx(LEXICAL_WEIGHT * 0.5)
     assert lexical_weight({}) == 0
 
 
