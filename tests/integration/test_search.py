@@ -347,7 +347,7 @@ def test_conversations_of_other_agents_are_not_looked_at(services: Services, wor
     theirs = talk(services, "chat", ("Ann", "four"), ("Bo", "five"), agent_id="bob")
     sql("SELECT set_config('app.current_agent_id', 'alice', false)")
     turns = "SELECT episode_id::text, previous_id::text, following_id::text FROM nexus_memory.turns_of(%s::uuid[]) ORDER BY 1"
-    assert dict((row[0], row[1:]) for row in sql(turns, [ours[0], *theirs])) == {ours[0]: (None, ours[1]), ours[1]: (ours[0], ours[2])}
+    assert {row[0]: row[1:] for row in sql(turns, [ours[0], *theirs])} == {ours[0]: (None, ours[1]), ours[1]: (ours[0], ours[2])}
 
 
 def test_turns_are_found_through_the_index_of_sessions(services: Services, sql: Sql) -> None:
