@@ -4,7 +4,6 @@ What is no message is discarded, a key of another type in the place of one of ko
 Redis of a message's end takes the next one. Nothing is lost by it: PostgreSQL holds the work.
 """
 
-import re
 from collections.abc import Callable
 from functools import wraps
 from itertools import product
@@ -20,9 +19,6 @@ _log = structlog.get_logger(__name__)
 
 # DataError: a part of the message that kombu writes back to Redis is of no kind that Redis takes.
 _NO_MESSAGE = (TypeError, ValueError, LookupError, AttributeError, RecursionError, DataError)
-
-# What Redis says, and before it, what redis-py says of a command of a pipeline.
-_WRONG_TYPE = re.compile(r"(^|of pipeline caused error: )WRONGTYPE ")
 
 Receive = Callable[[Any], Any]
 
@@ -112,6 +108,8 @@ class Channel(redis.Channel):
     _put = _mended(redis.Channel._put)
     _queue_bind = _mended(redis.Channel._queue_bind)
     get_table = _mended(redis.Channel.get_table)
+    _refresh_bindings = _mended(redis.Channel._refresh_bindings)
+    sweep_bindings = _mended(redis.Channel.sweep_bindings)
 
     def mend(self, error: ResponseError) -> None:
         """Remove every key that stands in the place of one of kombu's and is of another type.
@@ -119,7 +117,8 @@ class Channel(redis.Channel):
         Raises:
             ResponseError: Redis refused for another reason.
         """
-        if not _WRONG_TYPE.search(str(error)):
+        # Not only at its start: redis-py says before it which command of a pipeline it was, and Redis which script.
+        if "WRONGTYPE" not in str(error):
             raise error
         with self.conn_or_acquire() as client:
             for key, kind in self._places().items():
@@ -129,7 +128,7 @@ class Channel(redis.Channel):
 
     def _places(self) -> dict[str, bytes]:
         """Return the keys that kombu uses, each with its type."""
-        places = {self.unacked_key: b"hash", self.unacked_index_key: b"zset"}
+        places = {self.unacked_key: b"hash", self.unacked_index_key: b"zset", self.keyprefix_binding_deadlines: b"zset"}
         for queue, step in product(CONSUMED_QUEUES, self.priority_steps):
             places[self._q_for_pri(queue, step)] = b"list"  # type: ignore[no-untyped-call]
         for exchange, form in product(self.state.exchanges, (self.keyprefix_queue, self.keyprefix_binding_permanent)):

@@ -111,8 +111,8 @@ def test_mutant_kombus_own_transport_ends_at_it(database_settings: Settings) -> 
         restore_beside_junk(KOMBUS, database_settings)
 
 
-FOREIGN = ("credit", "credit\x06\x163", "unacked", "unacked_index", "_kombu.binding.credit")
-"""The lists of a queue, what holds the unacknowledged, and a table that is written when a queue is declared."""
+FOREIGN = ("credit", "credit\x06\x163", "unacked", "unacked_index", "_kombu.binding.credit", "_kombu.binding_deadlines")
+"""The lists of a queue, what holds the unacknowledged, and what is written when a queue is declared that expires."""
 
 
 def pass_beside(transport: str, settings: Settings, key: str) -> list[int]:
@@ -129,7 +129,8 @@ def pass_beside(transport: str, settings: Settings, key: str) -> list[int]:
         Redis.from_url(settings.broker_dsn) as redis,
     ):
         channel = connection.channel()
-        queue = _kombu.Queue("credit", exchange=_kombu.Exchange("credit"), routing_key="credit")
+        expires = 60 if key.endswith("deadlines") else None
+        queue = _kombu.Queue("credit", exchange=_kombu.Exchange("credit"), routing_key="credit", expires=expires)
         if "binding" in key:
             redis.set(key, "foreign")
         with _kombu.Consumer(channel, [queue], callbacks=[take]):
