@@ -1,16 +1,19 @@
-"""What the conversation around an episode says of it: pure functions over scores and over the turns' order.
+"""What the conversation around an episode says of it: pure functions over scores and over the turns' order and times.
 
 An answer rarely repeats the words of its question, so a turn is judged together with the one before it, and gains from what its
-neighbours, its session and its speaker have to do with the query. Where there is no conversation (no session, no actor) nothing changes.
+neighbours, its session, its speaker and its time have to do with the query. Where the query names no speaker and no time, and there is
+no session, nothing changes.
 """
 
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import datetime
 from uuid import UUID
 
 from app.search.fusion import Ranked, WordScore, fuse, in_order
+from app.search.temporal import Period, in_any
 
 PREVIOUS_WEIGHT = 0.35
 """How much the turn before counts beside the turn itself, in meaning and in words."""
@@ -18,6 +21,7 @@ PREVIOUS_WEIGHT = 0.35
 NEIGHBOUR_WEIGHT = 0.3
 SPEAKER_WEIGHT = 0.15
 SESSION_WEIGHT = 0.2
+PERIOD_WEIGHT = 0.3
 _SESSION_TURNS = 3
 """A session is judged by its best turns: a long one is not better for having more."""
 
@@ -28,12 +32,21 @@ class Turn:
 
     session_id: str | None
     actor: str | None
+    occurred_at: datetime
     previous: UUID | None
     following: UUID | None
 
 
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What is asked, and the times that it speaks of."""
+
+    text: str
+    periods: Sequence[Period] = ()
+
+
 def rank_turns(
-    query: str,
+    question: Question,
     cosines: Mapping[UUID, float],
     words: Mapping[UUID, WordScore],
     turns: Mapping[UUID, Turn],
@@ -42,7 +55,7 @@ def rank_turns(
     """Return the eligible candidates by meaning, words and conversation, best first; scores are in [0, 1].
 
     Args:
-        query: As it was asked: a speaker whose name is in it is asked about.
+        question: A speaker whose name is in it is asked about.
         cosines: Raw cosine by memory, also of turns that are no candidates but stand beside one.
         words: Word score by memory.
         turns: The places of the best candidates and of the turns beside them; one that is absent is judged by itself.
@@ -50,14 +63,15 @@ def rank_turns(
     """
     base = fuse(_with_previous_cosine(cosines, turns), _with_previous_words(words, turns), use_vector=True, use_words=True)
     alone = {candidate.target_id: candidate.score for candidate in base}
-    asked_about = _named_in(query, {turn.actor for turn in turns.values() if turn.actor})
+    asked_about = _named_in(question.text, {turn.actor for turn in turns.values() if turn.actor})
     totals: dict[UUID, Ranked] = {}
     for candidate in base:
         turn = turns.get(candidate.target_id)
         neighbour = max((alone.get(beside, 0.0) for beside in _beside(turn)), default=0.0)
         speaker = float(turn is not None and turn.actor in asked_about)
-        score = candidate.score + NEIGHBOUR_WEIGHT * neighbour + SPEAKER_WEIGHT * speaker
-        totals[candidate.target_id] = replace(candidate, score=score, neighbour=neighbour, speaker=speaker)
+        period = float(turn is not None and in_any(question.periods, turn.occurred_at))
+        score = candidate.score + NEIGHBOUR_WEIGHT * neighbour + SPEAKER_WEIGHT * speaker + PERIOD_WEIGHT * period
+        totals[candidate.target_id] = replace(candidate, score=score, neighbour=neighbour, speaker=speaker, period=period)
     sessions = _sessions(totals, turns)
     found = []
     for target_id, candidate in totals.items():

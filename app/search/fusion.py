@@ -25,7 +25,7 @@ class WordScore:
 class Ranked:
     """A candidate with its score in [0, 1] and its parts; `cosine` is None without a vector.
 
-    `neighbour`, `speaker` and `session` are what the conversation around it adds (app/search/conversation.py), each in [0, 1].
+    `neighbour`, `speaker`, `session` and `period` are what the conversation around it adds (app/search/conversation.py), each in [0, 1].
     """
 
     target_id: UUID
@@ -38,6 +38,7 @@ class Ranked:
     neighbour: float = 0.0
     speaker: float = 0.0
     session: float = 0.0
+    period: float = 0.0
 
 
 def fuse(cosines: Mapping[UUID, float], words: Mapping[UUID, WordScore], *, use_vector: bool, use_words: bool) -> list[Ranked]:

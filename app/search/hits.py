@@ -97,6 +97,7 @@ def of_working(weighing: Weighing, coverage: float, view: ContextView) -> Search
             "neighbour": 0.0,
             "speaker": 0.0,
             "session": 0.0,
+            "period": 0.0,
         }
         | parts,
         occurred_at=view.updated_at,
@@ -119,4 +120,5 @@ def _parts(candidate: Ranked) -> dict[str, Any]:
         "neighbour": round(candidate.neighbour, 6),
         "speaker": candidate.speaker,
         "session": round(candidate.session, 6),
+        "period": candidate.period,
     }

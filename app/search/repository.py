@@ -21,7 +21,9 @@ _COSINE_OF = text(
     "CAST(:ids AS uuid[]), CAST(:query AS public.vector), CAST(:model_id AS smallint))"
 )
 
-_TURNS_OF = text("SELECT episode_id, session_id, actor, previous_id, following_id FROM nexus_memory.turns_of(CAST(:ids AS uuid[]))")
+_TURNS_OF = text(
+    "SELECT episode_id, session_id, actor, occurred_at, previous_id, following_id FROM nexus_memory.turns_of(CAST(:ids AS uuid[]))"
+)
 
 _SEMANTIC_BY_VECTOR = text(
     "SELECT memory_id, cosine FROM nexus_memory.search_semantic_by_vector("
@@ -64,7 +66,7 @@ def cosine_of(connection: Connection, ids: Sequence[UUID], vector: NDArray[np.fl
 def turns_of(connection: Connection, ids: Sequence[UUID]) -> dict[UUID, Turn]:
     """Return the places of the named episodes, and of the turns right beside them, in their sessions, by id."""
     rows = connection.execute(_TURNS_OF, {"ids": list(map(str, ids))})
-    return {row.episode_id: Turn(row.session_id, row.actor, row.previous_id, row.following_id) for row in rows}
+    return {row.episode_id: Turn(row.session_id, row.actor, row.occurred_at, row.previous_id, row.following_id) for row in rows}
 
 
 def is_complete(connection: Connection, model_id: int) -> bool:

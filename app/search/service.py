@@ -15,17 +15,20 @@ from app.db import Database
 from app.embedding.models import EmbeddingModel
 from app.episodes import repository as episode_repository
 from app.search import hits, repository
-from app.search.conversation import rank_turns
+from app.search.conversation import Question, rank_turns
 from app.search.encoding import QueryEncoder
 from app.search.fusion import Ranked, WordScore, fuse
 from app.search.query import SearchAnswer, SearchHit, SearchQuery
+from app.search.temporal import periods_in
 from app.semantic import repository as semantic_repository
 from app.working import repository as working_repository
 
 # Candidates of each arm. Fusion can lift what one arm ranks low, so there are more of them than results.
 _LEAST_CANDIDATES = 200
-# Whose conversation is looked at: an answer stands beside one of these, or is one.
+# Whose conversation is looked at: an answer stands beside one of these, or is one. More of them where the question names a time, by
+# which what is far down otherwise may come up.
 _CONVERSATIONS = 50
+_CONVERSATIONS_IN_TIME = 200
 
 _WORKING_FILTERS = {"session_id"}
 
@@ -154,11 +157,12 @@ def _rank_in_conversation(
 
     The turns beside those are candidates too, unless a filter was given that they may not pass: then they only testify.
     """
-    turns = repository.turns_of(connection, candidates[:_CONVERSATIONS])
+    periods = periods_in(query.query, datetime.now(UTC))
+    turns = repository.turns_of(connection, candidates[: _CONVERSATIONS_IN_TIME if periods else _CONVERSATIONS])
     unseen = [episode_id for episode_id in turns if episode_id not in found.cosines]
     cosines = found.cosines | (repository.cosine_of(connection, unseen, encoded.vector, encoded.model.model_id) if unseen else {})
     eligible = set(candidates) if query.filters.present() else {*candidates, *turns}
-    return rank_turns(query.query, cosines, found.words, turns, eligible)
+    return rank_turns(Question(query.query, periods), cosines, found.words, turns, eligible)
 
 
 def _read(
