@@ -115,7 +115,7 @@ def test_second_worker_comes_with_the_backlog_and_goes_after_it(stack: DetachedS
         assert client.get("/health").json()["components"]["worker"] == {"status": "healthy", "detail": "1 alive", "latency_ms": None}
     log = (stack.settings.data_dir / "logs" / "stack.log").read_text()
     assert "workers: 1 -> 2 (" in log
-    assert "workers: 2 -> 1 (nothing is pending" in log
+    assert "workers: 2 -> 1 (nothing is due" in log
     assert "stopped" in stack.run("stack", "status")
     assert json.loads(stack.run("queue", "advise", "--json"))["workers_advised"] == 1
 
