@@ -21,7 +21,7 @@ BEAT_SCHEDULE = {
         "kwargs": {"kind": "working", "period_seconds": 300},
         "options": {"queue": QUEUE_UPKEEP},
     },
-    "compare episodes with their vectors": {
+    "compare memories with their vectors": {
         "task": RECONCILE,
         "schedule": 3600.0,
         "kwargs": {"kind": "vectors", "period_seconds": 3600},

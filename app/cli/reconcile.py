@@ -44,7 +44,7 @@ def _bar(kind: Kind) -> Iterator[Tell]:
 @click.option("--deep", is_flag=True, help="Compute the hash of every vector too, to find altered ones.")
 @json_option
 def run(kind: str, dry_run: bool, deep: bool, as_json: bool) -> None:
-    """Compare PostgreSQL with Redis (working) and episodes with their vectors (vectors), and repair what differs."""
+    """Compare PostgreSQL with Redis (working) and memories with their vectors (vectors), and repair what differs."""
     service = _service()
     reports: list[Report] = []
     for one in get_args(Kind):

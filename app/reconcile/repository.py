@@ -7,8 +7,9 @@ from typing import Any
 from uuid import UUID
 
 import orjson
-from sqlalchemy import Connection, text
+from sqlalchemy import Connection, TextClause, text
 
+from app.queue.models import TargetKind
 from app.reconcile.drift import Expected
 from app.working.models import ContextView
 
@@ -72,29 +73,39 @@ _SWEEP = text(
     """
 )
 
-_LAST_EPISODE = text("SELECT coalesce(max(seq), 0) FROM nexus_memory.zep_episodic_memory")
-# stale: a chunk of another input; missing: no vector of the present input, and no work that will make one; torn: the vector is there
-# and the episode's row does not say so; altered: a vector is not the one that was computed, looked for only when asked.
+# stale: a vector of another input; missing: none of the present input, and no work that will make one; torn: the vector is there
+# and the memory's row does not say so; altered: a vector is not the one that was computed, looked for only when asked.
 _VECTOR_DRIFT = """
-    SELECT e.episode_id, CASE
+    SELECT t.{key} AS id, CASE
             WHEN v.is_altered THEN 'altered'
             WHEN v.has_stale THEN 'stale'
             WHEN NOT coalesce(v.has_fresh, false) AND coalesce(q.state, 'done') = 'done' THEN 'missing'
-            WHEN v.has_fresh AND e.embedding_sha256 IS DISTINCT FROM e.input_sha256 AND coalesce(q.state, 'done') = 'done' THEN 'torn'
+            WHEN v.has_fresh AND t.embedding_sha256 IS DISTINCT FROM t.input_sha256 AND coalesce(q.state, 'done') = 'done' THEN 'torn'
         END AS drift
-    FROM nexus_memory.zep_episodic_memory e
+    FROM nexus_memory.{table} t
     JOIN memory_system.embedding_models m ON m.is_active
-    LEFT JOIN memory_system.embeddings_queue q ON q.target_kind = 'episodic' AND q.target_id = e.episode_id AND q.model_id = m.model_id
+    LEFT JOIN memory_system.embeddings_queue q ON q.target_kind = '{kind}' AND q.target_id = t.{key} AND q.model_id = m.model_id
     LEFT JOIN LATERAL (
-        SELECT bool_or(c.input_sha256 = e.input_sha256) AS has_fresh, bool_or(c.input_sha256 <> e.input_sha256) AS has_stale,
+        SELECT bool_or(c.input_sha256 = t.input_sha256) AS has_fresh, bool_or(c.input_sha256 <> t.input_sha256) AS has_stale,
                CAST(:deep AS boolean) AND bool_or(c.vector_sha256 <> sha256(public.vector_send(c.embedding))) AS is_altered
-        FROM nexus_memory.episode_chunks c WHERE c.episode_id = e.episode_id AND c.model_id = m.model_id
+        FROM nexus_memory.{vectors} c WHERE c.{key} = t.{key} AND c.model_id = m.model_id
     ) v ON true
-    WHERE e.seq BETWEEN :first AND :last
+    WHERE t.seq BETWEEN :first AND :last
 """
-_COUNT_VECTOR_DRIFT = text(f"SELECT count(d.drift) FROM ({_VECTOR_DRIFT}) d")
-_LIST_VECTOR_DRIFT = text(f"SELECT d.episode_id, d.drift FROM ({_VECTOR_DRIFT}) d WHERE d.drift IS NOT NULL ORDER BY d.episode_id")
-_REPAIR_VECTORS = text("SELECT memory_system.repair_vectors(CAST(:ids AS uuid[]))")
+_TABLES: dict[TargetKind, dict[str, str]] = {
+    "episodic": {"table": "zep_episodic_memory", "key": "episode_id", "vectors": "episode_chunks"},
+    "semantic": {"table": "semantic_memories", "key": "memory_id", "vectors": "semantic_vectors"},
+}
+_DRIFTS = {kind: _VECTOR_DRIFT.format(kind=kind, **names) for kind, names in _TABLES.items()}
+_LAST_MEMORY = {kind: text(f"SELECT coalesce(max(seq), 0) FROM nexus_memory.{names['table']}") for kind, names in _TABLES.items()}
+_COUNT_VECTOR_DRIFT = {kind: text(f"SELECT count(d.drift) FROM ({drift}) d") for kind, drift in _DRIFTS.items()}
+_LIST_VECTOR_DRIFT = {
+    kind: text(f"SELECT d.id, d.drift FROM ({drift}) d WHERE d.drift IS NOT NULL ORDER BY d.id") for kind, drift in _DRIFTS.items()
+}
+_REPAIR_VECTORS: dict[TargetKind, TextClause] = {
+    "episodic": text("SELECT memory_system.repair_vectors(CAST(:ids AS uuid[]))"),
+    "semantic": text("SELECT memory_system.repair_semantic_vectors(CAST(:ids AS uuid[]))"),
+}
 
 _BEGIN = text("INSERT INTO memory_system.reconciliation_runs (kind, dry_run) VALUES (:kind, :dry_run) RETURNING run_id")
 _END = text(
@@ -196,25 +207,25 @@ def sweep(connection: Connection, most: int) -> int:
     return connection.execute(_SWEEP, {"most": most}).rowcount
 
 
-def last_episode(connection: Connection) -> int:
-    """Return the greatest seq of an episode; 0 when there is none."""
-    return int(connection.execute(_LAST_EPISODE).scalar_one())
+def last_memory(connection: Connection, kind: TargetKind) -> int:
+    """Return the greatest seq of an episode or a semantic memory; 0 when there is none."""
+    return int(connection.execute(_LAST_MEMORY[kind]).scalar_one())
 
 
-def count_vector_drift(connection: Connection, first: int, last: int, *, deep: bool) -> int:
-    """Return how many episodes of a range have something wrong with their vectors, computed where they lie."""
-    return int(connection.execute(_COUNT_VECTOR_DRIFT, {"first": first, "last": last, "deep": deep}).scalar_one())
+def count_vector_drift(connection: Connection, kind: TargetKind, first: int, last: int, *, deep: bool) -> int:
+    """Return how many memories of a range have something wrong with their vectors, computed where they lie."""
+    return int(connection.execute(_COUNT_VECTOR_DRIFT[kind], {"first": first, "last": last, "deep": deep}).scalar_one())
 
 
-def vector_drift(connection: Connection, first: int, last: int, *, deep: bool) -> dict[UUID, str]:
-    """Return what is wrong, by episode; empty when nothing is."""
-    rows = connection.execute(_LIST_VECTOR_DRIFT, {"first": first, "last": last, "deep": deep})
-    return {row.episode_id: row.drift for row in rows}
+def vector_drift(connection: Connection, kind: TargetKind, first: int, last: int, *, deep: bool) -> dict[UUID, str]:
+    """Return what is wrong, by memory; empty when nothing is."""
+    rows = connection.execute(_LIST_VECTOR_DRIFT[kind], {"first": first, "last": last, "deep": deep})
+    return {row.id: row.drift for row in rows}
 
 
-def repair_vectors(connection: Connection, ids: Sequence[UUID]) -> int:
-    """Delete wrong chunks of the episodes, enqueue them, and return how many were enqueued."""
-    return int(connection.execute(_REPAIR_VECTORS, {"ids": list(map(str, ids))}).scalar_one())
+def repair_vectors(connection: Connection, kind: TargetKind, ids: Sequence[UUID]) -> int:
+    """Delete wrong vectors of the memories, enqueue them, and return how many were enqueued."""
+    return int(connection.execute(_REPAIR_VECTORS[kind], {"ids": list(map(str, ids))}).scalar_one())
 
 
 def begin_run(connection: Connection, kind: str, *, dry_run: bool) -> UUID:

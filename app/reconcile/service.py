@@ -15,6 +15,7 @@ from app.cache.contexts import ContextCache, sha1
 from app.cache.digests import KEYS_A_CALL, RedisDigests
 from app.db import Database
 from app.errors import NexusError, Unavailable
+from app.queue.models import TargetKind
 from app.reconcile import repository
 from app.reconcile.drift import Drift, judge
 from app.reconcile.repository import Portion, Run
@@ -27,6 +28,9 @@ RANGE_SIZE = 10_000
 Kind = Literal["working", "vectors"]
 Tell = Callable[[int, int], None]
 """Told after each range: how many ranges are done, and how many there are."""
+
+_MEMORIES: dict[TargetKind, str] = {"episodic": "episode", "semantic": "semantic memory"}
+"""What has vectors, and what it is called in a report."""
 
 _IDS_A_STEP = 500
 _MOST_NAMED = 100
@@ -44,7 +48,7 @@ class Report:
     found: Counter[str] = field(default_factory=Counter)
     repaired: Counter[str] = field(default_factory=Counter)
     named: list[tuple[str, str]] = field(default_factory=list)
-    """The first hundred of what was found: its kind, and which key or episode."""
+    """The first hundred of what was found: its kind, and which key or memory."""
     error: str | None = None
 
     def find(self, drift: Mapping[str, str]) -> None:
@@ -54,7 +58,7 @@ class Report:
 
 
 class ReconciliationService:
-    """Compares PostgreSQL with Redis, and episodes with their vectors.
+    """Compares PostgreSQL with Redis, and memories with their vectors.
 
     Args:
         database: Logged in as nexus_worker.
@@ -72,7 +76,7 @@ class ReconciliationService:
         """Compare everything of a kind, repair what differs, record the run, and return what it found. Several at once do no harm.
 
         Args:
-            kind: working compares PostgreSQL with Redis; vectors compares episodes with their chunks and their work.
+            kind: working compares PostgreSQL with Redis; vectors compares episodes and semantic memories with their vectors and their work.
             dry_run: Find, and repair nothing.
             deep: Compute the hash of every vector too, to find those that were altered; vectors only.
             tell: Told how far it is.
@@ -211,29 +215,29 @@ class ReconciliationService:
 
     def _reconcile_vectors(self, report: Report, tell: Tell, *, deep: bool) -> None:
         with self._database.transaction() as connection:
-            last = repository.last_episode(connection)
-        ranges = list(_ranges(last))
-        for done, (first, end) in enumerate(ranges, start=1):
+            lasts = {kind: repository.last_memory(connection, kind) for kind in _MEMORIES}
+        ranges = [(kind, first, end) for kind, last in lasts.items() for first, end in _ranges(last)]
+        for done, (kind, first, end) in enumerate(ranges, start=1):
             with self._database.transaction() as connection:
-                differs = repository.count_vector_drift(connection, first, end, deep=deep) > 0
+                differs = repository.count_vector_drift(connection, kind, first, end, deep=deep) > 0
             report.ranges_compared += 1
             if differs:
                 report.ranges_different += 1
-                self._repair_vectors(report, first, end, deep=deep)
+                self._repair_vectors(report, kind, first, end, deep=deep)
             tell(done, len(ranges))
 
-    def _repair_vectors(self, report: Report, first: int, last: int, *, deep: bool) -> None:
+    def _repair_vectors(self, report: Report, kind: TargetKind, first: int, last: int, *, deep: bool) -> None:
         with self._database.transaction() as connection:
-            drift = repository.vector_drift(connection, first, last, deep=deep)
-        report.find({f"episode {episode_id}": kind for episode_id, kind in drift.items()})
+            drift = repository.vector_drift(connection, kind, first, last, deep=deep)
+        report.find({f"{_MEMORIES[kind]} {memory_id}": wrong for memory_id, wrong in drift.items()})
         if report.dry_run:
             return
         ids = list(drift)
         for start in range(0, len(ids), _IDS_A_STEP):
             step = ids[start : start + _IDS_A_STEP]
             with self._database.transaction() as connection:
-                repository.repair_vectors(connection, step)
-            report.repaired.update(drift[episode_id] for episode_id in step)
+                repository.repair_vectors(connection, kind, step)
+            report.repaired.update(drift[memory_id] for memory_id in step)
 
 
 def _plain(counts: Counter[str]) -> dict[str, int]:

@@ -27,7 +27,7 @@ def upgrade() -> None:
             f" WHERE model_id = {int(model_id)}"
         )
     op.execute("DROP FUNCTION nexus_memory.search_semantic_by_vector(public.vector, text, integer, integer)")
-    run_files("function_search_semantic_by_vector_v2", "grants_v9", "owners_v9")
+    run_files("function_search_semantic_by_vector_v2", "function_repair_semantic_vectors_v1", "grants_v9", "owners_v9")
     replace_as_definer(
         "function_trigger_semantic_embedding_v2",
         "function_enqueue_for_model_v2",
@@ -50,6 +50,8 @@ def downgrade() -> None:
     )
     op.execute("DROP FUNCTION nexus_memory.search_semantic_by_vector(public.vector, smallint, integer, integer)")
     op.execute("DROP FUNCTION nexus_memory.search_semantic_by_words(text, integer)")
+    op.execute("DROP FUNCTION memory_system.repair_semantic_vectors(uuid[])")
+    op.execute("REVOKE UPDATE (updated_at) ON nexus_memory.semantic_memories FROM nexus_definer")
     op.execute("DROP TABLE nexus_memory.semantic_vectors")
     dimensions = int(op.get_bind().exec_driver_sql("SELECT dimensions FROM memory_system.embedding_models WHERE is_active").scalar_one())
     op.execute(

@@ -16,6 +16,7 @@ from app.config import Settings
 from app.errors import Unavailable
 from app.reconcile import repository, service
 from app.reconcile.service import ReconciliationService, Report
+from app.semantic.models import NewSemanticMemory
 from app.working.models import NewContext
 from tests.factories.episodes import new_episode, vector_text
 from tests.factories.servers import TestServers
@@ -276,3 +277,42 @@ def test_totals_of_all_runs_are_metrics(services: Services, reconciler: Reconcil
     totals = services.stats.reconciliation()
     assert totals.found == totals.repaired == {("working", "missing"): 4}
     assert totals.last_finished.keys() == {"working"}
+
+
+_SEMANTIC = "nexus_memory.semantic_vectors"
+SEMANTIC_DAMAGES: dict[str, str] = {
+    "missing": f"DELETE FROM {_SEMANTIC} WHERE memory_id = %s",
+    "stale": f"UPDATE {_SEMANTIC} SET input_sha256 = sha256('other') WHERE memory_id = %s",
+    "torn": "UPDATE nexus_memory.semantic_memories SET embedding_sha256 = NULL WHERE memory_id = %s",
+    "altered": f"UPDATE {_SEMANTIC} SET embedding = (SELECT array_agg(0.05 * n)::real[]::public.vector FROM generate_series(1, 384) n)"
+    " WHERE memory_id = %s",
+}
+
+
+@pytest.mark.parametrize("name", SEMANTIC_DAMAGES)
+def test_vector_that_is_not_of_its_semantic_memory_is_made_anew(
+    name: str, services: Services, workshop: Workshop, reconciler: ReconciliationService, sql: Sql
+) -> None:
+    made = [services.semantic.store("alice", NewSemanticMemory(f"concept {n}", f"definition {n}")) for n in range(25)]
+    workshop.drain()
+    assert reconciler.run("vectors", deep=True).found == {}
+    sql(_NO_TRIGGERS)
+    sql(SEMANTIC_DAMAGES[name], str(made[12].memory_id))
+    sql("SET session_replication_role = origin")
+    assert reconciler.run("vectors", dry_run=True, deep=True).named == [(name, f"semantic memory {made[12].memory_id}")]
+    report = reconciler.run("vectors", deep=True)
+    assert (report.ranges_different, report.found, report.repaired) == (1, {name: 1}, {name: 1})
+    assert reconciler.run("vectors", deep=True).found == {}, "what is enqueued is no drift"
+    assert workshop.drain() == 1
+    assert reconciler.run("vectors", deep=True).found == {}
+    assert sql.one("SELECT drift FROM memory_system.semantic_identity()") == 0
+
+
+def test_semantic_memories_loaded_without_triggers_are_enqueued(services: Services, workshop: Workshop, sql: Sql) -> None:
+    sql(_NO_TRIGGERS)
+    columns, rows = "(agent_id, concept, definition)", "SELECT 'alice', 'c' || i, 'd' FROM generate_series(1, 15) i"
+    sql(f"INSERT INTO nexus_memory.semantic_memories {columns} {rows}")
+    sql("SET session_replication_role = origin")
+    assert workshop.queue.enqueue_missing() == 15
+    assert workshop.drain() == 15
+    assert workshop.queue.enqueue_missing() == 0
