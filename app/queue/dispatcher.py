@@ -21,7 +21,7 @@ _REST_STEP_SECONDS = 0.002
 _LONGEST_REST_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 5.0
 """While PostgreSQL or the broker is away, the longest time between two attempts."""
-_UNREAD = "leases end while messages wait: see that every worker's main process runs and reads all queues; restart one that does not"
+_UNREAD = "nothing, unless it goes on: then a worker's main process stands still, or nobody reads one of the queues; restart the workers"
 
 
 class Broker(Protocol):
