@@ -1,6 +1,6 @@
 """What beat sends, and how often: data only. Several beats do no harm, because each tick is claimed once in PostgreSQL."""
 
-from tasks.names import ENQUEUE_MISSING, PRUNE, QUEUE_UPKEEP, RECONCILE, SEAL_LEDGER
+from tasks.names import CHECK_RECALL, ENQUEUE_MISSING, PRUNE, QUEUE_UPKEEP, RECONCILE, SEAL_LEDGER
 
 BEAT_SCHEDULE = {
     "enqueue episodes that the triggers missed": {
@@ -25,6 +25,12 @@ BEAT_SCHEDULE = {
         "task": RECONCILE,
         "schedule": 3600.0,
         "kwargs": {"kind": "vectors", "period_seconds": 3600},
+        "options": {"queue": QUEUE_UPKEEP},
+    },
+    "compare the vector index with an exact scan": {
+        "task": CHECK_RECALL,
+        "schedule": 3600.0,
+        "kwargs": {"period_seconds": 3600},
         "options": {"queue": QUEUE_UPKEEP},
     },
     "forget old ticks and silent processes": {

@@ -35,6 +35,7 @@ from app.queue.status import QueueStatusService
 from app.reconcile.service import ReconciliationService
 from app.redis_client import BestEffortRedis
 from app.search.encoding import QueryEncoder
+from app.search.recall import RecallService
 from app.search.service import SearchService
 from app.semantic.service import SemanticService
 from app.transfer.exporter import ExportService
@@ -74,6 +75,7 @@ class WorkerServices:
     embedding: EmbeddingService
     sealing: SealingService
     reconciliation: ReconciliationService
+    recall: RecallService
 
 
 def build_cache_redis(settings: Settings) -> BestEffortRedis:
@@ -211,4 +213,10 @@ def build_worker_services(settings: Settings, load: LoadEncoder | None = None, d
     database = database or _queue_database(settings, "nexus worker")
     cache = ListCache(build_cache_redis(settings))
     embedding = EmbeddingService(database, load or _loader(settings, settings.worker_threads), cache, settings)
-    return WorkerServices(QueueService(database, settings), embedding, _sealing(database, settings), _reconciliation(database, settings))
+    return WorkerServices(
+        QueueService(database, settings),
+        embedding,
+        _sealing(database, settings),
+        _reconciliation(database, settings),
+        RecallService(database),
+    )

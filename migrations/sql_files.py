@@ -26,6 +26,13 @@ def replace_as_definer(*names: str) -> None:
     op.execute("REVOKE CREATE ON SCHEMA nexus_memory, memory_system FROM nexus_definer")
 
 
+def as_definer(statement: str) -> None:
+    """Execute a statement as the definer, which alone may grant what it owns."""
+    op.execute("SET LOCAL ROLE nexus_definer")
+    op.execute(statement)
+    op.execute("RESET ROLE")
+
+
 def _read(name: str) -> str:
     text = (_FOLDER / f"{name}.sql").read_text(encoding="utf-8")
     return _INCLUDE.sub(lambda include: _read(include[1]).rstrip("\n") + include[2], text)

@@ -7,6 +7,7 @@ PRUNE = "upkeep.prune"
 ENQUEUE_MISSING = "upkeep.enqueue_missing"
 SEAL_LEDGER = "upkeep.seal_ledger"
 RECONCILE = "upkeep.reconcile"
+CHECK_RECALL = "upkeep.check_recall"
 
 QUEUE_UPKEEP = "upkeep"
 CONSUMED_QUEUES = (*EMBED_QUEUES, QUEUE_UPKEEP)

@@ -3,7 +3,7 @@
 from app.reconcile.service import Kind
 from tasks.celery_app import app
 from tasks.lifecycle import child
-from tasks.names import ENQUEUE_MISSING, PRUNE, RECONCILE, SEAL_LEDGER
+from tasks.names import CHECK_RECALL, ENQUEUE_MISSING, PRUNE, RECONCILE, SEAL_LEDGER
 
 
 @app.task(name=ENQUEUE_MISSING)
@@ -34,3 +34,13 @@ def reconcile(*, kind: Kind, period_seconds: int) -> dict[str, int]:
     if not services.queue.begin_tick(f"{RECONCILE}.{kind}", period_seconds):
         return {}
     return dict(services.reconciliation.run(kind).found)
+
+
+@app.task(name=CHECK_RECALL)
+def check_recall(*, period_seconds: int) -> float | None:
+    """Compare the vector index with an exact scan and return the recall, None when nothing is searched through the index."""
+    services = child().services
+    if not services.queue.begin_tick(CHECK_RECALL, period_seconds):
+        return None
+    found = services.recall.check()
+    return None if found is None else found.mean

@@ -66,4 +66,5 @@ def _read_database() -> DatabaseReadings:
         drift_found=reconciliation.found,
         drift_repaired=reconciliation.repaired,
         reconciled_at=reconciliation.last_finished,
+        recall_at_10=services().stats.recall(),
     )

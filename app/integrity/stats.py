@@ -24,6 +24,7 @@ _LAST_RUNS = text(
     "SELECT kind, extract(epoch FROM max(finished_at))::double precision AS finished FROM memory_system.reconciliation_runs"
     " WHERE NOT dry_run AND error IS NULL AND finished_at IS NOT NULL GROUP BY kind"
 )
+_RECALL = text("SELECT recall FROM memory_system.recall_checks ORDER BY check_id DESC LIMIT 1")
 _AGENTS = text("SELECT * FROM memory_system.agent_totals()")
 
 
@@ -56,6 +57,12 @@ class StatsService:
             repaired={(row.kind, row.drift): int(row.repaired or 0) for row in rows},
             last_finished=last,
         )
+
+    def recall(self) -> float | None:
+        """Return the recall at 10 of the vector index in its latest check; None when there was none."""
+        with self._database.transaction() as connection:
+            found: float | None = connection.execute(_RECALL).scalar_one_or_none()
+        return found
 
     def queue(self) -> QueueCounts:
         """Return the queue's rows by state over all agents."""

@@ -41,6 +41,7 @@ class DatabaseReadings:
         drift_found: What reconciliation found, by (kind, drift), over all its runs.
         drift_repaired: What it repaired.
         reconciled_at: When the last good run of each kind ended, in seconds since 1970.
+        recall_at_10: Of the vector index against an exact scan; None while no agent is large enough for the index.
     """
 
     queue_depth: Mapping[str, int]
@@ -51,6 +52,7 @@ class DatabaseReadings:
     drift_found: Mapping[tuple[str, str], int]
     drift_repaired: Mapping[tuple[str, str], int]
     reconciled_at: Mapping[str, float]
+    recall_at_10: float | None = None
 
 
 def observe_request(method: str, url_rule: str | None, status: int, seconds: float) -> None:
@@ -90,10 +92,10 @@ class _DatabaseCollector(Collector):
         alive.add_metric([], readings.workers_alive)
         advised = GaugeMetricFamily("embeddings_workers_advised", "Workers that would drain the backlog in AUTOSCALE_DRAIN_MINUTES.")
         advised.add_metric([], readings.workers_advised)
-        return [up, depth, age, drift, alive, advised, *_reconciliation(readings)]
+        return [up, depth, age, drift, alive, advised, *_upkeep(readings)]
 
 
-def _reconciliation(readings: DatabaseReadings) -> list[Metric]:
+def _upkeep(readings: DatabaseReadings) -> list[Metric]:
     found = CounterMetricFamily(
         "reconciliation_drift_found", "Differences between stores that reconciliation found.", labels=["kind", "drift"]
     )
@@ -105,7 +107,10 @@ def _reconciliation(readings: DatabaseReadings) -> list[Metric]:
     at = GaugeMetricFamily("reconciliation_last_success_timestamp_seconds", "When the last good run ended.", labels=["kind"])
     for kind, seconds in sorted(readings.reconciled_at.items()):
         at.add_metric([kind], seconds)
-    return [found, repaired, at]
+    recall = GaugeMetricFamily("ann_recall_at_10", "Share of the ten nearest that the vector index finds, by the latest sample.")
+    if readings.recall_at_10 is not None:
+        recall.add_metric([], readings.recall_at_10)
+    return [found, repaired, at, recall]
 
 
 def render_database(read: Callable[[], DatabaseReadings]) -> bytes:

@@ -180,6 +180,10 @@ class Stats:
         """Return one drift that was found and repaired."""
         return ReconciliationTotals({("working", "stale"): 2}, {("working", "stale"): 1}, {"working": 1.5})
 
+    def recall(self) -> float | None:
+        """Return a good recall."""
+        return 0.99
+
     def stats(self, agent_id: str | None, *, per_agent: bool = False) -> dict[str, Any]:
         """Return the shape of the answer."""
         self.agents.append(agent_id)

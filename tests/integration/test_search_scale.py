@@ -10,7 +10,13 @@ import numpy as np
 import orjson
 import pytest
 from numpy.typing import NDArray
+from sqlalchemy import text
+from structlog.testing import capture_logs
 
+from app.bootstrap import Services
+from app.db import Database
+from app.search import recall as recall_module
+from app.search.recall import RecallService
 from tests.factories.servers import TestServers
 from tests.factories.statements import Sql
 
@@ -208,3 +214,38 @@ def test_claim_and_reaper_use_the_partial_indexes_beside_many_done_rows(big: Sql
     assert "ix_embeddings_queue_processing" in expired
     open_of_agent = plan(big(f"{queue} agent_id = 'bob' AND state IN ('pending', 'processing')"))
     assert "ix_embeddings_queue_open" in open_of_agent
+
+
+@pytest.fixture
+def recall(big: Sql, servers: TestServers) -> Iterator[RecallService]:
+    """As beat's task has it, on that database."""
+    settings = servers.settings_for(big.one("SELECT current_database()"))
+    database = Database(settings, "nexus_worker", "nexus test")
+    yield RecallService(database, exact_below=5_000)
+    database.close()
+    big("DELETE FROM memory_system.recall_checks")
+
+
+def test_index_is_compared_with_the_exact_scan_and_recorded(recall: RecallService, big: Sql) -> None:
+    found = recall.check(samples=10)
+    assert found is not None
+    assert found.samples == 10
+    assert 0.95 <= found.mean <= 1
+    assert big("SELECT samples, recall, worst FROM memory_system.recall_checks") == [(10, found.mean, found.worst)]
+
+
+def test_index_that_finds_the_wrong_ones_is_noticed(recall: RecallService, big: Sql, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stands for a graph that has gone bad: through the index only one episode in a hundred can be found."""
+    filters = """CASE :exact_below WHEN 1 THEN '{"tags_any": ["rare"]}' ELSE '{}' END"""
+    bad = str(recall_module._NEAREST).replace("'{}'", filters)
+    monkeypatch.setattr(recall_module, "_NEAREST", text(bad))
+    with capture_logs() as lines:
+        found = recall.check(samples=4)
+    assert found is not None
+    assert found.mean < 0.5
+    assert [line["event"] for line in lines] == ["index_recall_low"]
+
+
+def test_small_agents_are_exact_and_need_no_check(services: Services, worker_database: Database) -> None:
+    assert RecallService(worker_database).check() is None
+    assert services.stats.recall() is None
