@@ -23,6 +23,7 @@ from tasks.celery_app import settings
 from tasks.messages import claim_of
 from tasks.names import EMBED_BATCH
 from tasks.parent import Parent
+from tasks.pool_watch import PoolWatch
 from tasks.time_limit import ENDED_BY
 
 _log = structlog.get_logger(__name__)
@@ -148,6 +149,17 @@ def _stop_child(**_: Any) -> None:
 def _parents_queue() -> QueueService:
     """Return the queue of the worker's parent process, with one pool however many children die."""
     return build_queue_service(settings)
+
+
+def _forget_dead_processes() -> None:
+    """In the parent: a child is gone, so no room is kept for it and nobody takes it for alive until its silence is noticed."""
+    try:
+        _parents_queue().forget_dead(this_process("worker"))
+    except NexusError as error:
+        _log.warning("dead_process_not_forgotten", error=error.message, action="nothing to do: its silence is noticed within a minute")
+
+
+PoolWatch.when_gone.append(_forget_dead_processes)
 
 
 @task_failure.connect

@@ -11,7 +11,7 @@ _LEAST_RATE = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Backlog:
-    """Rows that a worker could take now, and the characters of their texts, each counted as 64 at least."""
+    """Rows that a worker could take now or has taken, and the characters of their texts, each counted as 64 at least."""
 
     rows: int
     chars: int
@@ -24,7 +24,7 @@ class Advice:
     Attributes:
         workers_advised: How many would drain the backlog in `drain_minutes`; at least 1, so that an idle queue keeps one model loaded.
         workers_at_work: Live workers without a problem; one with a problem takes no work and does not count.
-        due: Rows that could be embedded now; those that wait for another attempt do not count.
+        due: Rows that could be embedded now, or are being so; those that wait for another attempt do not count.
         due_chars: The characters of their texts, each counted as 64 at least.
         drain_minutes: The time that was asked for.
         worker_chars_per_second: Median rate of the workers at work, in characters a second while busy; None when none has measured

@@ -135,10 +135,11 @@ _GIVE_BACK = text(
     f"{_held('started_at IS NULL')} SET state = 'pending', claim_token = NULL, lease_until = NULL {_JOIN_HELD} RETURNING q.target_id"
 )
 
-# A crash takes down a whole batch and one row at most is to blame, so each started row goes on alone, at once and charged.
+# A crash takes down a whole batch and one row at most is to blame, so each started row goes on alone, at once and charged. One that
+# nobody has started keeps its place.
 _CRASHED = """
     SET state = CASE WHEN q.started_at IS NOT NULL AND q.retry_count >= :max_attempts THEN 'dead' ELSE 'pending' END,
-        due_at = now(), solo = q.solo OR q.started_at IS NOT NULL,
+        due_at = CASE WHEN q.started_at IS NULL THEN q.due_at ELSE now() END, solo = q.solo OR q.started_at IS NOT NULL,
         last_error = CASE WHEN q.started_at IS NULL THEN q.last_error ELSE :error END,
         processed_at = CASE WHEN q.started_at IS NOT NULL AND q.retry_count >= :max_attempts THEN now() END,
         claim_token = NULL, started_at = NULL, lease_until = NULL

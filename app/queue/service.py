@@ -122,8 +122,13 @@ class QueueService:
         with self._database.transaction() as connection:
             buried = workers.bury(connection, identity)
             workers.beat(connection, identity)
-        if buried:
-            _log.info("dead_processes_forgotten", hostname=identity.hostname, processes=buried)
+        _log_buried(identity, buried)
+
+    def forget_dead(self, identity: WorkerIdentity) -> None:
+        """Forget this host's processes that died without a word, so that no room is kept for them and nobody takes them for alive."""
+        with self._database.transaction() as connection:
+            buried = workers.bury(connection, identity)
+        _log_buried(identity, buried)
 
     def leave(self, identity: WorkerIdentity) -> None:
         """Say that a process ends."""
@@ -147,6 +152,11 @@ class QueueService:
         if enqueued:
             _log.warning("missing_work_enqueued", rows=enqueued, action="episodes were loaded with triggers off; nothing to do")
         return enqueued
+
+
+def _log_buried(identity: WorkerIdentity, processes: int) -> None:
+    if processes:
+        _log.info("dead_processes_forgotten", hostname=identity.hostname, processes=processes)
 
 
 def _log_crashed(states: dict[UUID, str], error: str) -> None:

@@ -17,7 +17,9 @@ _ROWS = text(
     FROM memory_system.queue_counts(NULL) c LEFT JOIN memory_system.queue_lanes() l ON true
     """
 )
-_DUE = text("SELECT coalesce(sum(pending - waiting), 0) AS rows, coalesce(sum(due_chars), 0) AS chars FROM memory_system.queue_lanes()")
+_DUE = text(
+    "SELECT coalesce(sum(pending - waiting + processing), 0) AS rows, coalesce(sum(due_chars), 0) AS chars FROM memory_system.queue_lanes()"
+)
 _PROCESSES = text(
     """
     SELECT w.worker_id, w.kind, w.hostname, w.pid, w.slots, m.name AS model, w.precision, w.items_per_second, w.chars_per_second,
@@ -121,12 +123,12 @@ class QueueStatusService:
         workers = [_worker(row) for row in processes if row.kind == "worker"]
         pending = sum(lane.pending for lane in lanes)
         rates = [worker.chars_per_second for worker in workers if worker.problem is None]
-        waiting = sum(lane.waiting for lane in lanes)
-        due = Backlog(pending - waiting, sum(row.due_chars for row in by_lane.values()))
+        waiting, processing = sum(lane.waiting for lane in lanes), sum(lane.processing for lane in lanes)
+        due = Backlog(pending - waiting + processing, sum(row.due_chars for row in by_lane.values()))
         return QueueStatus(
             pending=pending,
             waiting=waiting,
-            processing=sum(lane.processing for lane in lanes),
+            processing=processing,
             done=rows[0].done,
             dead=rows[0].dead,
             oldest_pending_age_seconds=max(lane.oldest_pending_age_seconds for lane in lanes),

@@ -1,5 +1,5 @@
 -- Unfinished work of all agents by priority lane, most urgent first; `waiting` are pending rows that are due later, and `due_chars`
--- is how long the others are together, a row counted as 64 characters at least. Lanes without work are absent, and so is work
+-- is how long all others are together, those in process included, a row counted as 64 characters at least. Lanes without work are absent, and so is work
 -- of models that are no longer in use.
 CREATE FUNCTION memory_system.queue_lanes()
 RETURNS TABLE (lane smallint, pending bigint, waiting bigint, due_chars bigint, processing bigint, oldest_pending_seconds double precision)
@@ -7,7 +7,7 @@ LANGUAGE sql STABLE SECURITY DEFINER
 SET search_path = pg_catalog, pg_temp
 AS $$
     SELECT q.priority, count(*) FILTER (WHERE q.state = 'pending'), count(*) FILTER (WHERE q.state = 'pending' AND q.due_at > now()),
-           coalesce(sum(greatest(q.input_chars, 64)) FILTER (WHERE q.state = 'pending' AND q.due_at <= now()), 0)::bigint,
+           coalesce(sum(greatest(q.input_chars, 64)) FILTER (WHERE q.state = 'processing' OR q.due_at <= now()), 0)::bigint,
            count(*) FILTER (WHERE q.state = 'processing'),
            coalesce(extract(epoch FROM now() - min(q.enqueued_at) FILTER (WHERE q.state = 'pending')), 0)::double precision
     FROM memory_system.embeddings_queue q

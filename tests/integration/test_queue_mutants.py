@@ -84,7 +84,7 @@ def test_mutant_whose_crashed_rows_stay_together(statement: str, walk: Walk, que
 
 
 def test_mutant_whose_crashes_cost_nothing(queue_world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    without(monkeypatch, "_CRASH", "due_at = now(),", "due_at = now(), retry_count = 0,")
+    without(monkeypatch, "_CRASH", "ELSE now() END, solo", "ELSE now() END, retry_count = 0, solo")
     with pytest.raises(AssertionError, match="crashed: "):
         walked(queue_world, crash_of_a_batch)
 
