@@ -101,12 +101,19 @@ JsonObject = Annotated[dict[str, Any], AfterValidator(check_object)]
 
 HexDigest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 
-ContextId = Annotated[str, StringConstraints(pattern=r"^[^:/\s\x00]{1,256}$")]
+
+def _addressable(value: str) -> str:
+    if value in {".", ".."}:
+        raise ValueError("is a step in a path and cannot be a name")
+    return value
+
+
+ContextId = Annotated[str, StringConstraints(pattern=r"^[^:/\s\x00]{1,256}$"), AfterValidator(_addressable)]
 """What a working memory is called; it is part of a key in Redis and of a path."""
 
 MAX_BLOCK_CHARS = 100_000
 
-BlockLabel = Annotated[str, StringConstraints(max_length=128, pattern=r"^[^/\x00]*[^/\s\x00][^/\x00]*$")]
+BlockLabel = Annotated[str, StringConstraints(max_length=128, pattern=r"^[^/\x00]*[^/\s\x00][^/\x00]*$"), AfterValidator(_addressable)]
 """What a memory block is called; it is part of a path."""
 
 BlockValue = Annotated[str, StringConstraints(max_length=MAX_BLOCK_CHARS, pattern=r"^[^\x00]*$")]

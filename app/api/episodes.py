@@ -23,8 +23,8 @@ from app.api.schemas.episodes import (
     RecentQuery,
 )
 from app.api.schemas.stored_episodes import (
-    ContextAnswer,
     ContextQuery,
+    ConversationAnswer,
     EpisodeChanges,
     ListAnswer,
     ListQuery,
@@ -143,7 +143,7 @@ def delete_episode(path: EpisodePath, query: AgentQuery) -> Response:
     return json_answer(services().episodes.delete(agent_id, path.episode_id))
 
 
-@blueprint.get("/memory/episodic/<episode_id>/context", responses={200: ContextAnswer})
+@blueprint.get("/memory/episodic/<episode_id>/context", responses={200: ConversationAnswer})
 def get_context(path: EpisodePath, query: ContextQuery) -> Response:
     """Show the turns around an episode in its session."""
     agent_id = require_agent(query.agent_id)

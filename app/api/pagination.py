@@ -32,7 +32,8 @@ def decode(cursor: str, query: Any) -> list[Any]:
         digest, position = orjson.loads(base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)))
     except (binascii.Error, ValueError, TypeError):
         digest, position = None, None
-    if not isinstance(position, list):
+    # To Python true is a number, to PostgreSQL it is none.
+    if not isinstance(position, list) or any(isinstance(part, bool) for part in position):
         raise _refusal("is not a cursor that this server gave")
     if digest != _digest(query):
         raise _refusal("belongs to a list with other filters or another order; begin again without it")

@@ -12,7 +12,7 @@ from redis.exceptions import WatchError
 
 from app.cache import keys
 from app.cache.counting import observe_read, observe_write
-from app.cache.generations import current_generation, raise_generation
+from app.cache.generations import as_generation, current_generation, raise_generation
 from app.errors import OutcomeUnknown
 from app.redis_client import BestEffortRedis
 
@@ -33,23 +33,23 @@ class ContextCache:
     def __init__(self, redis: BestEffortRedis) -> None:
         self._redis = redis
 
-    def generation(self, agent_id: str) -> int | None:
+    def generation(self, agent_id: str) -> str | None:
         """Return the agent's generation, to be read before the SQL whose outcome will be written; None when Redis is not to be had."""
         return self._redis.attempt("read a generation", lambda redis: current_generation(redis, keys.working_generation(agent_id)))
 
-    def read(self, agent_id: str, context_id: str) -> tuple[bytes | None, int | None]:
+    def read(self, agent_id: str, context_id: str) -> tuple[bytes | None, str | None]:
         """Return (value, generation): value is None on a miss, generation is None when Redis is not to be had."""
 
-        def fetch(redis: Any) -> tuple[bytes | None, int]:
+        def fetch(redis: Any) -> tuple[bytes | None, str]:
             generation_key = keys.working_generation(agent_id)
             now, value = redis.mget(generation_key, keys.working(agent_id, context_id))
-            return value, (int(now) if now is not None else current_generation(redis, generation_key))
+            return value, (as_generation(now) or current_generation(redis, generation_key))
 
         answer = self._redis.attempt("read a working memory", fetch)
         observe_read(answer)
         return answer if answer is not None else (None, None)
 
-    def write(self, agent_id: str, context_id: str, value: bytes, expires_at: datetime, generation: int | None) -> None:
+    def write(self, agent_id: str, context_id: str, value: bytes, expires_at: datetime, generation: str | None) -> None:
         """Write through what a transaction that began under `generation` committed."""
         self._change(agent_id, context_id, generation, lambda pipeline, key: pipeline.set(key, value, pxat=_milliseconds(expires_at)))
 
@@ -57,7 +57,7 @@ class ContextCache:
         """Remove what a transaction deleted."""
         self._change(agent_id, context_id, None, None)
 
-    def refill(self, agent_id: str, context_id: str, value: bytes, expires_at: datetime, generation: int) -> bool:
+    def refill(self, agent_id: str, context_id: str, value: bytes, expires_at: datetime, generation: str) -> bool:
         """Write what was read from PostgreSQL, if nobody changed the agent's working memory since `generation` was read.
 
         Returns:
@@ -70,7 +70,7 @@ class ContextCache:
 
         return bool(self._redis.attempt("refill a working memory", lambda redis: _if_unchanged(redis, generation_key, generation, put)))
 
-    def _change(self, agent_id: str, context_id: str, generation: int | None, put: _Put | None) -> None:
+    def _change(self, agent_id: str, context_id: str, generation: str | None, put: _Put | None) -> None:
         generation_key, key = keys.working_generation(agent_id), keys.working(agent_id, context_id)
 
         def raise_and_put(pipeline: Any) -> None:
@@ -100,11 +100,12 @@ class ContextCache:
             raise
 
 
-def _if_unchanged(redis: Redis, generation_key: str, generation: int, queue: Callable[[Any], None]) -> bool:
+def _if_unchanged(redis: Redis, generation_key: str, generation: str, queue: Callable[[Any], None]) -> bool:
     """Run the commands that `queue` adds in one step if the generation is still that one, and return whether they ran."""
     with redis.pipeline() as pipeline:
         pipeline.watch(generation_key)  # type: ignore[no-untyped-call]
-        if int(pipeline.get(generation_key) or 0) != generation:
+        (now,) = pipeline.mget(generation_key)
+        if as_generation(now) != generation:
             return False
         pipeline.multi()
         queue(pipeline)

@@ -1,28 +1,36 @@
-"""The number that every write of an agent's memory changes, by which a value that was loaded before a write is told from one after."""
+"""The mark that every write of an agent's memory changes, by which a value that was loaded before a write is told from one after.
 
-import time
+A mark is random and only ever compared, so whatever somebody else puts under its key is one more mark; of another type, it is replaced.
+"""
+
+import secrets
 from typing import Any
 
 from redis import Redis
 
 
-def current_generation(redis: Redis, key: str) -> int:
-    """Return the number under a key, making it when it is missing.
+def current_generation(redis: Redis, key: str) -> str:
+    """Return the mark under a key, making one when there is none."""
+    (now,) = redis.mget(key)
+    return as_generation(now) or _made(redis, key)
 
-    It starts at the clock, so that it differs from any number it had before Redis lost it.
-    """
-    now = redis.get(key)
-    if now is None:
-        redis.set(key, _clock(), nx=True)
-        now = redis.get(key)
-    return int(now or 0)
+
+def as_generation(value: bytes | str | None) -> str:
+    """Return a mark as it is compared; empty when there is none."""
+    return value.decode("utf-8", "backslashreplace") if isinstance(value, bytes) else value or ""
 
 
 def raise_generation(pipeline: Any, key: str) -> None:
-    """Queue the commands that change the number under a key, whether or not it is there."""
-    pipeline.set(key, _clock(), nx=True)
-    pipeline.incr(key)
+    """Queue the command that changes the mark under a key, whether or not it is there."""
+    pipeline.set(key, _new())
 
 
-def _clock() -> int:
-    return time.time_ns() // 1000
+def _made(redis: Redis, key: str) -> str:
+    mark = _new()
+    # Of two that make one at once the later wins, and what the other loads is not kept: a miss, and no harm.
+    redis.set(key, mark)
+    return mark
+
+
+def _new() -> str:
+    return secrets.token_hex(8)

@@ -9,7 +9,7 @@ from redis import Redis
 
 from app.cache import keys
 from app.cache.counting import observe_read, observe_write
-from app.cache.generations import current_generation, raise_generation
+from app.cache.generations import as_generation, current_generation, raise_generation
 from app.errors import OutcomeUnknown
 from app.redis_client import BestEffortRedis
 from app.serialization import to_json
@@ -27,25 +27,19 @@ class ListCache:
     def __init__(self, redis: BestEffortRedis) -> None:
         self._redis = redis
 
-    def read(self, agent_id: str, key: str) -> tuple[list[dict[str, object]] | None, int | None]:
+    def read(self, agent_id: str, key: str) -> tuple[list[dict[str, object]] | None, str | None]:
         """Return (items, generation): items is None on a miss, generation is None when Redis is not to be had."""
 
-        def fetch(redis: Redis) -> tuple[list[dict[str, object]] | None, int]:
+        def fetch(redis: Redis) -> tuple[list[dict[str, object]] | None, str]:
             now, entry = redis.mget(keys.generation(agent_id), key)
-            generation = int(now) if now is not None else current_generation(redis, keys.generation(agent_id))
-            if entry is None:
-                return None, generation
-            try:
-                stored = json.loads(entry)
-            except json.JSONDecodeError:
-                return None, generation
-            return (stored["items"] if stored["generation"] == generation else None), generation
+            generation = as_generation(now) or current_generation(redis, keys.generation(agent_id))
+            return _items(entry, generation), generation
 
         answer = self._redis.attempt("read a list", fetch)
         observe_read(answer)
         return answer if answer is not None else (None, None)
 
-    def store(self, key: str, generation: int, items: list[dict[str, object]]) -> None:
+    def store(self, key: str, generation: str, items: list[dict[str, object]]) -> None:
         """Keep a list for at most a minute.
 
         Args:
@@ -86,3 +80,15 @@ class ListCache:
         except OutcomeUnknown:
             self.invalidate([agent_id], ring=True)
             raise
+
+
+def _items(entry: bytes | str | None, generation: str) -> list[dict[str, object]] | None:
+    """Return the items of an entry of this generation, None when it is another's or no entry of ours."""
+    if entry is None:
+        return None
+    try:
+        stored = json.loads(entry)
+        items = stored["items"] if stored["generation"] == generation else None
+    except (ValueError, TypeError, LookupError):
+        return None
+    return items if isinstance(items, list) and all(isinstance(item, dict) for item in items) else None

@@ -13,9 +13,9 @@ from rich.table import Table
 
 from app.bootstrap import Services, build_reconciliation_service, build_sealing_service
 from app.cli.console import json_option, open_services, print_json, print_table, progress_bar
-from app.config import load_settings
-from app.errors import InvalidRequest, NexusError
-from app.integrity.heads import SignedHead, check_chain
+from app.config import LEDGER_KEY_SECRET, load_settings
+from app.errors import ConfigurationError, InvalidRequest, NexusError
+from app.integrity.heads import SignedHead, Signer, check_chain
 from app.integrity.proofs import check_receipt, head_from_json, head_to_json, proof_to_json
 from app.integrity.service import ReceiptClaim, Verdict
 
@@ -98,9 +98,18 @@ def _verify_everything(services: Services) -> tuple[Counter[str], list[Verdict],
             summary[verdict.verdict] += 1
             if verdict.verdict in _LOST:
                 lost.append(verdict)
-    others = services.proofs.audit()
+    others = services.proofs.audit(_own_key())
     drift = build_reconciliation_service(load_settings()).run("working", dry_run=True)
     return summary, lost, [*others, *(f"{name}: {kind} in Redis" for kind, name in drift.named)]
+
+
+def _own_key() -> bytes | None:
+    """Return the public key that this installation signs with; None where its secret is not at hand."""
+    try:
+        return Signer(load_settings().secret(LEDGER_KEY_SECRET)).public_key
+    except ConfigurationError as error:
+        click.echo(f"warning: {error.message}: whether the heads are signed with this installation's key is not checked", err=True)
+        return None
 
 
 def _steps(claims: list[ReceiptClaim]) -> Iterator[list[ReceiptClaim]]:
@@ -134,7 +143,7 @@ def seal(everything: bool, as_json: bool) -> None:
 @json_option
 def audit(as_json: bool) -> None:
     """Read the sealed ledger again and compare it with its heads; exit status 1 when something is not as it was sealed."""
-    problems = open_services().proofs.audit()
+    problems = open_services().proofs.audit(_own_key())
     if as_json:
         print_json({"problems": problems})
     for problem in problems:
@@ -182,6 +191,8 @@ def check_offline(receipts: TextIO, heads_file: Path, public_key: str | None, as
         trusted = None if public_key is None else bytes.fromhex(public_key)
     except ValueError as error:
         raise InvalidRequest("--public-key must be 64 hex digits") from error
+    if trusted is None:
+        click.echo("warning: without --public-key, whoever made the heads is trusted; give the key that was published", err=True)
     problems = check_chain(chain, trusted)
     checked = 0
     for receipt in _receipts(receipts):

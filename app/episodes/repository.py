@@ -128,6 +128,10 @@ _CHANGE = text(
     RETURNING e.episode_id, e.seq, e.version, encode(e.content_sha256, 'hex') AS content_sha256, e.receipt_nonce, e.created_at
     """
 )
+# Locked, so that the version before the change is known: a row that was altered behind the service's back must not be noted as an edit.
+_VERSION = text(
+    "SELECT version FROM nexus_memory.zep_episodic_memory WHERE agent_id = :agent_id AND episode_id = :episode_id FOR NO KEY UPDATE"
+)
 _RECORD_EDIT = text("SELECT memory_system.record_edit(:episode_id)")
 _STATE = text(
     "SELECT coalesce((SELECT state FROM memory_system.embeddings_queue WHERE agent_id = :agent_id AND target_kind = 'episodic'"
@@ -311,6 +315,7 @@ def change(
     Returns:
         None when the agent has no such episode of that version.
     """
+    before = connection.execute(_VERSION, {"agent_id": agent_id, "episode_id": episode_id}).scalar_one_or_none()
     row = connection.execute(
         _CHANGE,
         {
@@ -322,7 +327,8 @@ def change(
     ).one_or_none()
     if row is None:
         return None
-    connection.execute(_RECORD_EDIT, {"episode_id": episode_id})
+    if row.version != before:
+        connection.execute(_RECORD_EDIT, {"episode_id": episode_id})
     state = connection.execute(_STATE, {"agent_id": agent_id, "episode_id": episode_id}).scalar_one()
     return Receipt(row.episode_id, row.seq, row.version, agent_id, row.content_sha256, row.receipt_nonce.hex, row.created_at, state)
 

@@ -31,9 +31,9 @@ _LOCK = text(f"SELECT {_COLUMNS} FROM memory_system.api_keys WHERE key_id = :key
 _EXPIRE = text(
     "UPDATE memory_system.api_keys SET expires_at = least(expires_at, now() + make_interval(secs => :seconds)) WHERE key_id = :key_id"
 )
+_TAKE_TURN = text("SELECT pg_advisory_xact_lock(hashtext('nexus administrators'))")
 _COUNT_ADMINS = text(
-    "SELECT count(*) FROM memory_system.api_keys"
-    " WHERE role = 'admin' AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now()) AND key_id <> :key_id"
+    "SELECT count(*) FROM memory_system.api_keys WHERE role = 'admin' AND revoked_at IS NULL AND expires_at IS NULL AND key_id <> :key_id"
 )
 # Once in five minutes is enough to tell a used key from a forgotten one, and keeps the write off the request path.
 _TOUCH = text(
@@ -109,5 +109,9 @@ def expire_in(connection: Connection, key_id: UUID, seconds: int) -> None:
 
 
 def count_other_admins(connection: Connection, key_id: UUID) -> int:
-    """Return how many usable administrator's keys there are beside one."""
+    """Return how many administrator's keys there are beside one that are good for ever.
+
+    Whoever counts takes turns until the end of the transaction: of two that end each other's key, the second must see it.
+    """
+    connection.execute(_TAKE_TURN)
     return int(connection.execute(_COUNT_ADMINS, {"key_id": key_id}).scalar_one())

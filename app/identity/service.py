@@ -158,14 +158,14 @@ class KeyService:
             by: The key that asks for it, for the audit log; None for the command line, which may revoke the last administrator's.
 
         Raises:
-            Conflict: It is the last administrator's key.
+            Conflict: It is the last administrator's key that does not expire.
             NotFound: There is no such key.
         """
         with self._database.transaction() as connection:
             held = self._lock(connection, key_id)
             is_last = held.role == "admin" and held.is_usable(datetime.now(UTC)) and not repository.count_other_admins(connection, key_id)
             if by is not None and is_last:
-                raise Conflict("this is the last administrator's key; make another one first")
+                raise Conflict("this is the last administrator's key that does not expire; make another one first")
             key = repository.revoke(connection, key_id)
             record(connection, by, "revoke key", str(key_id), {})
         return key or held

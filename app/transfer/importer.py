@@ -73,6 +73,11 @@ class ImportReport:
         if len(self.errors) < _MOST_ERRORS:
             self.errors.append(error)
 
+    def add_failures(self, other: "ImportReport") -> None:
+        """Count the failures of another report too; not all of those are named."""
+        self.failed += other.failed
+        self.errors.extend(other.errors[: _MOST_ERRORS - len(self.errors)])
+
 
 Numbered = tuple[int, MemoryLine]
 
@@ -197,8 +202,7 @@ class ImportService:
             outcome.fail(refused.of(number, line.type))
         for name in ("imported", "unchanged", "expired"):
             getattr(report, name).update(getattr(outcome, name))
-        for failure in outcome.errors:
-            report.fail(failure)
+        report.add_failures(outcome)
         self._cache.invalidate([agent_id], ring=True)
 
     def _store_episodes(self, connection: Connection, agent_id: str, step: Sequence[Numbered], outcome: ImportReport) -> None:

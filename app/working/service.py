@@ -56,7 +56,7 @@ class WorkingMemoryService:
         self._write(stored[0], value, generation)
         return stored
 
-    def _write(self, view: ContextView, value: bytes, generation: int | None) -> None:
+    def _write(self, view: ContextView, value: bytes, generation: str | None) -> None:
         if view.expires_at is not None:
             self._cache.write(view.agent_id, view.context_id, value, view.expires_at, generation)
 

@@ -2,6 +2,7 @@
 -- what the queue says of unfinished work goes first, then whether a vector of the present input is there. An episode in no
 -- class (no work, no vector) and one that was never accepted both break the identity, which is their purpose. Of the queue only
 -- unfinished work is read, through its partial indexes: that other work is done says nothing that the vector does not.
+-- Whether a vector is there is read from the primary key of the chunks, and whether it is of the present input from the episode's row.
 CREATE FUNCTION memory_system.accounting_identity(only_agent_id text DEFAULT NULL)
 RETURNS TABLE (accepted bigint, searchable bigint, pending bigint, processing bigint, dead bigint, deleted bigint, drift bigint)
 LANGUAGE sql STABLE SECURITY DEFINER
@@ -23,10 +24,12 @@ AS $$
           AND (only_agent_id IS NULL OR q.agent_id = only_agent_id)
     ), classes AS (
         SELECT CASE WHEN u.state IS NOT NULL THEN u.state
-                    WHEN e.embedding_sha256 = e.input_sha256 THEN 'searchable'
+                    WHEN e.embedding_sha256 = e.input_sha256 AND c.episode_id IS NOT NULL THEN 'searchable'
                     ELSE 'unaccounted' END AS class
         FROM nexus_memory.zep_episodic_memory e
         LEFT JOIN unfinished u ON u.target_id = e.episode_id
+        LEFT JOIN nexus_memory.episode_chunks c ON c.episode_id = e.episode_id AND c.chunk_no = 0
+            AND c.model_id = (SELECT m.model_id FROM memory_system.embedding_models m WHERE m.is_active)
         WHERE only_agent_id IS NULL OR e.agent_id = only_agent_id
     ), live AS (
         SELECT count(*) FILTER (WHERE class = 'searchable') AS searchable, count(*) FILTER (WHERE class = 'pending') AS pending,

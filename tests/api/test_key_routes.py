@@ -1,13 +1,17 @@
 """Keys over HTTP: issued, listed, rotated, revoked, limited; and the audit log of it."""
 
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 
 from app.bootstrap import Services, build_services
 from app.config import Settings
+from app.errors import Conflict
 from app.factory import create_app
 from app.identity.service import KeyService
 from tests.api.conftest import Caller
@@ -77,6 +81,34 @@ def test_last_administrator_cannot_lock_everybody_out(admin: Caller, sql: Sql) -
     assert admin.delete(f"/keys/{mine['key_id']}").status_code == 200
     assert admin.get("/keys").status_code == 401
     assert with_key(admin, other["key"]).get("/keys").status_code == 200
+
+
+def test_key_that_expires_is_no_other_administrator(admin: Caller, sql: Sql) -> None:
+    """Rotated with grace, the old key works for a while: with it the new one must not be revoked."""
+    sql("UPDATE memory_system.api_keys SET revoked_at = now() WHERE name <> 'test'")
+    (mine,) = [item for item in admin.get("/keys").get_json()["items"] if item["role"] == "admin" and item["state"] == "active"]
+    new = admin.post(f"/keys/{mine['key_id']}/rotate", {"grace_seconds": 60}).get_json()
+    assert admin.delete(f"/keys/{new['key_id']}").status_code == 409
+    assert with_key(admin, new["key"]).get("/keys").status_code == 200
+
+
+def test_two_administrators_who_revoke_each_other_at_once_leave_one(services: Services, sql: Sql) -> None:
+    for _ in range(10):
+        sql("UPDATE memory_system.api_keys SET revoked_at = now() WHERE revoked_at IS NULL")
+        made = [services.keys.create(role="admin", name=name, agent_id=None, expires_days=None).key.key_id for name in "ab"]
+        gate = threading.Barrier(2)
+
+        def revoke(target: UUID, by: UUID, gate: threading.Barrier = gate) -> None:
+            gate.wait()
+            with suppress(Conflict):
+                services.keys.revoke(target, by)
+
+        threads = [threading.Thread(target=revoke, args=pair) for pair in (made, made[::-1])]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        assert sql.one("SELECT count(*) FROM memory_system.api_keys WHERE role = 'admin' AND revoked_at IS NULL") == 1
 
 
 def test_every_act_is_in_the_audit_log_without_secrets(admin: Caller) -> None:

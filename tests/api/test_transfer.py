@@ -238,3 +238,12 @@ def test_many_and_long_lines_are_read_as_they_come(alice: Caller, sql: Sql) -> N
     assert [(error["status"], error["code"]) for error in report["errors"]] == [(413, "body_too_large")]
     assert len(lines) > alice.client.application.config["MAX_CONTENT_LENGTH"]
     assert report["is_complete"] is True
+
+
+def test_every_line_that_fails_is_counted_though_not_all_are_named(alice: Caller, sql: Sql) -> None:
+    stored = [alice.post("/memory/actions", {"items": [{"content": f"n{n}"} for n in range(150)]}) for _ in range(2)]
+    assert [answer.status_code for answer in stored] == [201, 201]
+    exported = export(alice)
+    assert alice.client.delete("/agents/alice", headers={"X-API-Key": alice.key}).status_code == 200
+    report = send(alice, exported).get_json()
+    assert (report["failed"], len(report["errors"]), report["imported"]) == (300, 100, {})

@@ -242,3 +242,30 @@ def test_outcomes_are_counted(services: Services, database_settings: Settings, e
     without.database.close()
     after = outcomes()
     assert (after["failed"] - before["failed"], after["unavailable"] - before["unavailable"]) == (1, 1)
+
+
+FOREIGN_VALUES: list[Any] = [b"abc", b"", b"\xff\xfe", b"5", b"[]", b"{}", b'"x"', b"null", b'{"generation": 1, "items": 5}']
+
+
+@pytest.mark.parametrize("value", FOREIGN_VALUES)
+def test_foreign_values_cost_a_miss_and_no_request(value: bytes, services: Services, redis: Redis) -> None:
+    services.episodes.store("alice", new_episode("one"))
+    contents(services)
+    for key in list(redis.scan_iter("nexus:*")):
+        redis.set(key, value)
+    services.episodes.store("alice", new_episode("two"))
+    assert contents(services) == ["two", "one"]
+    (key,) = redis.scan_iter("nexus:recent:*")
+    redis.set(key, value)
+    assert contents(services) == contents(services) == ["two", "one"]
+
+
+def test_keys_of_another_type_cost_a_miss_and_no_request(services: Services, redis: Redis) -> None:
+    services.episodes.store("alice", new_episode("one"))
+    contents(services)
+    for key in list(redis.scan_iter("nexus:*")):
+        redis.delete(key)
+        redis.lpush(key, "x")
+    assert contents(services) == ["one"]
+    services.episodes.store("alice", new_episode("two"))
+    assert contents(services) == contents(services) == ["two", "one"]

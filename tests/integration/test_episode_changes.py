@@ -96,3 +96,19 @@ def test_unknown_episode_is_not_found(services: Services) -> None:
         services.episodes.delete("alice", UUID(int=1))
     with pytest.raises(NotFound):
         services.episodes.context("alice", UUID(int=1), 1, 1)
+
+
+def test_change_of_something_else_does_not_make_an_altered_content_right(services: Services, drain: Callable[[], int], sql: Sql) -> None:
+    receipt = services.episodes.store("alice", new_episode("as it was accepted"))
+    drain()
+    sql("UPDATE nexus_memory.zep_episodic_memory SET content = 'forged by hand' WHERE episode_id = %s", str(receipt.episode_id))
+    changed = services.episodes.change("alice", receipt.episode_id, {"importance_score": 0.9})
+    (found,) = services.integrity.verify_range("alice", receipt.seq, receipt.seq)
+    assert (found.verdict, changed.version) == ("altered", 2)
+    again = services.episodes.change("alice", receipt.episode_id, {"content": "forged by hand"})
+    (found,) = services.integrity.verify_range("alice", receipt.seq, receipt.seq)
+    assert (found.verdict, again.version) == ("altered", 2), "the same content is no edit"
+    services.episodes.change("alice", receipt.episode_id, {"content": "written by its owner"})
+    drain()
+    (found,) = services.integrity.verify_range("alice", receipt.seq, receipt.seq)
+    assert found.verdict == "searchable"

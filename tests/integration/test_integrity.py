@@ -366,3 +366,12 @@ def test_leaf_can_be_computed_by_a_client(services: Services, receipt: Receipt, 
         bytes.fromhex(receipt.nonce) + receipt.episode_id.bytes + receipt.version.to_bytes(4, "big") + bytes.fromhex(receipt.content_sha256)
     )
     assert sql.one("SELECT encode(leaf, 'hex') FROM memory_system.ledger") == hashlib.sha256(raw).hexdigest()
+
+
+def test_vanished_vectors_break_the_identity(services: Services, workshop: Workshop, sql: Sql) -> None:
+    services.episodes.store_many("alice", [new_episode(f"text {n}") for n in range(5)])
+    workshop.drain()
+    assert services.integrity.identity().drift == 0
+    sql("DELETE FROM nexus_memory.episode_chunks WHERE episode_id IN (SELECT episode_id FROM nexus_memory.episode_chunks LIMIT 2)")
+    found = services.integrity.identity()
+    assert (found.searchable, found.drift) == (3, 2)

@@ -141,6 +141,57 @@ def test_mutant_that_does_not_wait_seals_a_late_entry_as_void(
     assert services.proofs.audit() != [], "the wait is not what keeps it out"
 
 
+def newest_is_waited_for(services: Services, sealer: SealingService, superuser: extensions.connection) -> None:
+    """The open transaction is the youngest of all: no other has begun since, by which its id could be told from one to come."""
+    store(services, 15)
+    superuser.autocommit = False
+    with superuser.cursor() as cursor:
+        cursor.execute("INSERT INTO nexus_memory.zep_episodic_memory (agent_id, content) VALUES ('alice', 'late')")
+    sealed = sealer.seal(everything=True, patience_seconds=0.3)
+    superuser.commit()
+    superuser.autocommit = True
+    assert services.proofs.audit() == [], "an entry that was still open was signed as void"
+    assert sealed.ranges == 0
+    sealer.seal(everything=True)
+    assert sum(signed.head.void_count for signed in services.proofs.heads().heads) == 0
+    assert services.proofs.audit() == []
+
+
+def test_youngest_transaction_is_waited_for_too(services: Services, sealer: SealingService, superuser: extensions.connection) -> None:
+    newest_is_waited_for(services, sealer, superuser)
+
+
+def test_mutant_that_goes_by_the_snapshots_end_signs_an_open_entry_as_void(
+    services: Services, sealer: SealingService, superuser: extensions.connection, sql: Sql
+) -> None:
+    source = sql.one("SELECT pg_get_functiondef('memory_system.ledger_position'::regproc)")
+    guard = "(pg_current_xact_id()::text::numeric + 1)::text::xid8"
+    assert guard in source
+    sql(source.replace(guard, "pg_snapshot_xmax(pg_current_snapshot())"))
+    with pytest.raises(AssertionError, match="signed as void"):
+        newest_is_waited_for(services, sealer, superuser)
+
+
+def test_ranges_sealed_while_others_write_are_never_wrong(services: Services, sealer: SealingService) -> None:
+    stop = threading.Event()
+
+    def write_on() -> None:
+        while not stop.is_set():
+            store(services, 3)
+
+    writers = [threading.Thread(target=write_on) for _ in range(3)]
+    for writer in writers:
+        writer.start()
+    try:
+        for _ in range(30):
+            sealer.seal(everything=True)
+    finally:
+        stop.set()
+        for writer in writers:
+            writer.join()
+    assert services.proofs.audit() == []
+
+
 def test_many_sealers_at_once_add_each_range_once(services: Services, database_settings: Settings, sealer: SealingService) -> None:
     store(services, 100)
     sealers = [build_sealing_service(database_settings) for _ in range(4)]
@@ -203,7 +254,8 @@ def test_rewritten_chain_of_a_thief_of_the_database_is_of_another_key(
     sql("UPDATE memory_system.ledger SET leaf = sha256('x') WHERE ledger_seq = 4")
     thief = SealingService(sealer._database, lambda: heads_module.Signer("not the secret"), 3600)
     assert thief.seal().ranges == 1
-    assert services.proofs.audit() == [], "from inside it looks right: that is why heads are published"
+    assert services.proofs.audit() == [], "without a key that is known it looks right: that is why heads are published"
+    assert any("another key" in problem for problem in services.proofs.audit(trusted))
     assert any("another key" in problem for problem in check_chain(services.proofs.heads().heads, trusted))
 
 

@@ -89,7 +89,7 @@ class ListAnswer(BaseModel):
     next_cursor: str | None
 
 
-class ContextAnswer(BaseModel):
+class ConversationAnswer(BaseModel):
     """An episode and its neighbours in the session, in the order in which they happened."""
 
     before: list[EpisodeAnswer]
