@@ -176,14 +176,14 @@ def test_ranges_sealed_while_others_write_are_never_wrong(services: Services, se
     stop = threading.Event()
 
     def write_on() -> None:
-        while not stop.is_set():
-            store(services, 3)
+        while not stop.wait(0.005):
+            store(services, 1)
 
     writers = [threading.Thread(target=write_on) for _ in range(3)]
     for writer in writers:
         writer.start()
     try:
-        for _ in range(30):
+        for _ in range(10):
             sealer.seal(everything=True)
     finally:
         stop.set()
