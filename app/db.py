@@ -6,14 +6,16 @@ from contextlib import contextmanager
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
-from sqlalchemy.exc import DataError, DBAPIError, DisconnectionError, InterfaceError, OperationalError
+from sqlalchemy.exc import DataError, DBAPIError, DisconnectionError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from app.config import Role, Settings
-from app.errors import DatabaseUnavailable, InvalidRequest, OutcomeUnknown
+from app.errors import Conflict, DatabaseUnavailable, InvalidRequest, OutcomeUnknown
 
 # One round trip, and half the cost of a SELECT of set_config: there is nothing to plan and no row to read. The driver quotes the values.
 _SET_AGENT = text("SET LOCAL app.current_agent_id = :agent_id; SET LOCAL app.traceparent = :traceparent")
+
+_FOREIGN_KEY_VIOLATION = "23503"
 
 # A connection that answered this lately is not asked again whether it lives: the question is one of five round trips of a write.
 _TRUSTED_SECONDS = 1.0
@@ -79,6 +81,7 @@ class Database:
             DatabaseUnavailable: No connection could be had, or it was lost; nothing took effect.
             OutcomeUnknown: It was lost during the commit, which may have taken effect; an idempotency key settles it.
             InvalidRequest: PostgreSQL cannot represent a value.
+            Conflict: A row that this one refers to was deleted meanwhile.
         """
         is_committing = False
         try:
@@ -91,6 +94,10 @@ class Database:
             raise DatabaseUnavailable("every database connection is busy; try again") from error
         except DataError as error:
             raise InvalidRequest("a value cannot be stored; look for NUL characters and numbers or dates out of range") from error
+        except IntegrityError as error:
+            if getattr(error.orig, "pgcode", None) == _FOREIGN_KEY_VIOLATION:
+                raise Conflict("what this refers to was deleted at the same moment; try again") from error
+            raise
         except DBAPIError as error:
             if is_committing and error.connection_invalidated:
                 raise OutcomeUnknown("the database connection was lost during the commit; try again") from error

@@ -25,6 +25,10 @@ _NAMED_PROBLEMS = 3
 _RANK: dict[Status, int] = {"healthy": 0, "degraded": 1, "unhealthy": 2}
 
 
+_PROBE = "nexus:health"
+"""A key that holds nothing and lives for a second."""
+
+
 @dataclass(frozen=True, slots=True)
 class Component:
     """One component. `latency_ms` is None when there was nothing to time."""
@@ -110,7 +114,8 @@ class HealthService:
     @staticmethod
     def _ping(redis: Redis, consequence: str) -> Component:
         try:
-            redis.ping()
+            # A write: a Redis that is full or read-only answers a ping all the same.
+            redis.set(_PROBE, b"", px=1000)
         except RedisError as error:
             return Component("degraded", f"{type(error).__name__}: {consequence}")
         return Component("healthy", "reachable")

@@ -17,7 +17,7 @@ from app.consciousness.identity import identity_hash
 from app.db import Database
 from app.episodes import repository as episode_repository
 from app.episodes.models import NewEpisode
-from app.errors import InvalidRequest
+from app.errors import Conflict, InvalidRequest
 from app.transfer import repository
 from app.transfer.models import (
     KINDS,
@@ -186,18 +186,17 @@ class ImportService:
                 else:
                     for number, line in step:
                         self._store_other(connection, agent_id, number, line, outcome)
-        except (InvalidRequest, IntegrityError) as error:
+        except (InvalidRequest, Conflict, IntegrityError) as error:
             # One line spoils the transaction of all: each alone.
             if len(step) > 1:
                 for one in step:
                     self._store(agent_id, [one], report)
                 return
             number, line = step[0]
-            refused = (
-                _Refused(409, "episode_id_taken", "an episode of this id was stored at the same moment")
-                if isinstance(error, IntegrityError)
-                else _Refused(422, "invalid_request", "a value cannot be stored")
-            )
+            if isinstance(error, IntegrityError):
+                refused = _Refused(409, "episode_id_taken", "an episode of this id was stored at the same moment")
+            else:
+                refused = _Refused(409 if isinstance(error, Conflict) else 422, error.code, error.message)
             outcome = ImportReport()
             outcome.fail(refused.of(number, line.type))
         for name in ("imported", "unchanged", "expired"):

@@ -14,7 +14,7 @@ from sqlalchemy.exc import IntegrityError
 
 from app.bootstrap import Services
 from app.episodes import repository
-from app.errors import DatabaseUnavailable, Gone, IdempotencyMismatch, InvalidRequest, NotFound
+from app.errors import Conflict, DatabaseUnavailable, Gone, IdempotencyMismatch, InvalidRequest, NotFound
 from tests.factories.episodes import delete, edit, new_episode
 from tests.factories.statements import Sql
 from tests.factories.workshop import Workshop
@@ -244,3 +244,11 @@ def test_thousand_failing_requests_leave_no_connection_out(services: Services) -
         with pytest.raises((InvalidRequest, IntegrityError)):
             services.episodes.store("alice", new_episode(" "))
     assert services.database.engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+
+
+def test_project_that_vanishes_under_a_write_is_a_conflict(services: Services, sql: Sql, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Somebody forgets the agent between the look for its project and the episode that names it."""
+    monkeypatch.setattr(repository, "ensure_projects", lambda _connection, _agent, names: dict.fromkeys(names, uuid4()))
+    with pytest.raises(Conflict, match="try again"):
+        services.episodes.store("alice", new_episode("one", project="gone"))
+    assert sql.one("SELECT count(*) FROM nexus_memory.zep_episodic_memory") == 0

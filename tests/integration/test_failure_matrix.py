@@ -275,3 +275,17 @@ def test_commit_that_fails_leaves_both_stores_as_they_were(place: Place, sql: Sq
     assert place.value("c") == before
     assert place.step("c") == 1
     assert sql.one("SELECT active_content ->> 'step' FROM nexus_memory.working_memory_contexts") == "1"
+
+
+@pytest.mark.parametrize("fails", [is_full, is_read_only, is_frozen, refuses_the_password], ids=lambda fails: fails.__name__)
+def test_health_knows_a_redis_that_takes_no_writes(fails: Callable[[Place], Callable[[], None]], place: Place) -> None:
+    def state() -> str:
+        return str(place.services.health.report().components["redis"]["status"])
+
+    assert state() == "healthy"
+    mend = fails(place)
+    try:
+        assert state() == "degraded"
+    finally:
+        mend()
+    wait_until(lambda: state() == "healthy", 5, "Redis is not healthy again")
