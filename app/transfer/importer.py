@@ -4,7 +4,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import orjson
@@ -78,6 +78,9 @@ class ImportReport:
         self.failed += other.failed
         self.errors.extend(other.errors[: _MOST_ERRORS - len(self.errors)])
 
+
+_CLOCK_TOLERANCE = timedelta(minutes=1)
+"""A file may come from a machine whose clock is a little ahead."""
 
 Numbered = tuple[int, MemoryLine]
 
@@ -253,10 +256,17 @@ class ImportService:
     def _store_other(self, connection: Connection, agent_id: str, number: int, line: MemoryLine, outcome: ImportReport) -> None:
         match line:
             case SemanticLine():
+                if "taken" in repository.standing(connection, line.source_episodes).values():
+                    outcome.fail(_Refused(409, "episode_id_taken", "a source episode is another agent's").of(number, line.type))
+                    return
                 stored = repository.insert_semantic(connection, agent_id, line, line.language or self._default_language)
             case WorkingLine():
                 if line.expires_at <= datetime.now(UTC):
                     outcome.expired["working"] += 1
+                    return
+                if line.expires_at > datetime.now(UTC) + timedelta(seconds=line.ttl_seconds) + _CLOCK_TOLERANCE:
+                    refused = _Refused(422, "invalid_request", "expires_at is further away than ttl_seconds")
+                    outcome.fail(refused.of(number, line.type))
                     return
                 stored = repository.insert_working(connection, agent_id, line)
             case BlockLine():

@@ -176,7 +176,10 @@ def test_what_is_another_agents_or_was_deleted_or_altered_is_refused_by_line(
 
 def test_ids_of_other_kinds_that_another_agent_has_are_refused(alice: Caller, bob: Caller) -> None:
     fill(alice)
-    lines = [{k: v for k, v in line.items() if k != "agent_id"} for line in export(alice)]
+    lines = [
+        {k: v for k, v in line.items() if k != "agent_id"}
+        for line in [line | {"source_episodes": []} if line["type"] == "semantic" else line for line in export(alice)]
+    ]
     report = send(bob, lines).get_json()
     refused = {(error["kind"], error["code"]) for error in report["errors"]}
     assert refused == {("episode", "episode_id_taken"), ("semantic", "id_taken"), ("checkpoint", "id_taken")}
@@ -247,3 +250,22 @@ def test_every_line_that_fails_is_counted_though_not_all_are_named(alice: Caller
     assert alice.client.delete("/agents/alice", headers={"X-API-Key": alice.key}).status_code == 200
     report = send(alice, exported).get_json()
     assert (report["failed"], len(report["errors"]), report["imported"]) == (300, 100, {})
+
+
+def test_semantic_memory_that_names_another_agents_episode_is_refused(alice: Caller, bob: Caller) -> None:
+    theirs = bob.post("/memory/action", {"content": "bob's secret"}).get_json()["episode_id"]
+    alice.post("/memory/semantic", {"concept": "tide", "definition": "the sea moves"})
+    header, line, end = export(alice)
+    assert line["type"] == "semantic"
+    forged = line | {"memory_id": "00000000-0000-4000-8000-000000000001", "source_episodes": [theirs]}
+    report = send(alice, [header, forged, end]).get_json()
+    assert [(error["status"], error["code"]) for error in report["errors"]] == [(409, "episode_id_taken")]
+    assert report["imported"] == {}
+
+
+def test_working_memory_that_outlives_its_time_is_refused(alice: Caller) -> None:
+    alice.client.put("/memory/working/c", json={"active_content": {"n": 1}, "ttl_seconds": 10}, headers={"X-API-Key": alice.key})
+    header, line, end = export(alice)
+    report = send(alice, [header, line | {"context_id": "d", "expires_at": "9999-12-31T00:00:00Z"}, end]).get_json()
+    assert [(error["status"], error["code"]) for error in report["errors"]] == [(422, "invalid_request")]
+    assert alice.get("/memory/working/d").status_code == 404
