@@ -18,8 +18,11 @@ from app.errors import ConfigurationError, InvalidRequest, NexusError
 from app.integrity.heads import SignedHead, Signer, check_chain
 from app.integrity.proofs import check_receipt, head_from_json, head_to_json, proof_to_json
 from app.integrity.service import ReceiptClaim, Verdict
+from app.reconcile.drift import Drift
 
-_LOST = {"missing", "altered"}
+_WRONG = {"missing", "altered", "stale"}
+"""Verdicts that are named one by one and make the exit status 1: what no legal act leads to."""
+
 _RECEIPTS_A_STEP = 1000
 _NEEDED = {"episode_id", "version", "content_sha256", "nonce"}
 
@@ -78,7 +81,7 @@ def verify(receipts: TextIO | None, as_json: bool) -> None:
                 verdicts.extend(services.integrity.verify_receipts(None, step))
                 advance(len(step))
         summary = Counter(verdict.verdict for verdict in verdicts)
-        lost = [verdict for verdict in verdicts if verdict.verdict in _LOST]
+        lost = [verdict for verdict in verdicts if verdict.verdict in _WRONG]
     if as_json:
         print_json({"verdicts": verdicts, "summary": summary, "problems": others})
     else:
@@ -90,17 +93,19 @@ def verify(receipts: TextIO | None, as_json: bool) -> None:
 
 
 def _verify_everything(services: Services) -> tuple[Counter[str], list[Verdict], list[str]]:
-    """Return how many episodes there are of each verdict, those that are lost, and what else is wrong, one sentence each."""
+    """Return how many episodes there are of each verdict, those that are wrong, and what else is, one sentence each."""
     summary: Counter[str] = Counter()
     lost = []
     with progress_bar("numbers", None) as advance:
         for verdict in services.integrity.verify_all(advance.to):
             summary[verdict.verdict] += 1
-            if verdict.verdict in _LOST:
+            if verdict.verdict in _WRONG:
                 lost.append(verdict)
     others = services.proofs.audit(_own_key())
     drift = build_reconciliation_service(load_settings()).run("working", dry_run=True)
-    return summary, lost, [*others, *(f"{name}: {kind} in Redis" for kind, name in drift.named)]
+    # What Redis lacks is a miss, and costs one read of PostgreSQL.
+    wrong = [f"{name}: {kind} in Redis" for kind, name in drift.named if kind not in {Drift.MISSING, Drift.UNHASHED}]
+    return summary, lost, [*others, *wrong]
 
 
 def _own_key() -> bytes | None:

@@ -371,6 +371,7 @@ def test_verify_of_everything_names_each_thing_that_was_changed_by_hand(
     sql("SET session_replication_role = origin")
     with Redis.from_url(database_settings.cache_dsn) as redis:
         redis.set("nexus:working:alice:plan", b'{"goal": "forged"}', keepttl=True)
+        redis.delete("nexus:working:alice:kept")  # A miss is nothing wrong.
     found = run("verify")
     assert found.exit_code == 1
     for expected in (
@@ -386,3 +387,15 @@ def test_verify_of_everything_names_each_thing_that_was_changed_by_hand(
         assert expected in found.stderr, f"{expected} in {found.stderr}"
     assert str(receipts[4].episode_id) not in found.stderr
     assert "kept" not in found.stderr
+
+
+def test_vanished_vector_is_named_and_ends_with_1(
+    services: Services, run: Callable[..., Result], drain: Callable[[], int], sql: Sql
+) -> None:
+    gone, kept = store(services, 2)
+    drain()
+    sql("DELETE FROM nexus_memory.episode_chunks WHERE episode_id = %s", str(gone.episode_id))
+    found = run("verify")
+    assert found.exit_code == 1
+    assert f"{gone.episode_id} seq {gone.seq}: stale" in found.stderr
+    assert str(kept.episode_id) not in found.stderr
