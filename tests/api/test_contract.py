@@ -1,11 +1,13 @@
 """What goes through the HTTP layer unchanged, and the shape of every answer."""
 
 import json
+import sys
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
+from pydantic import BaseModel
 
 from app.errors import Conflict, DatabaseUnavailable, Gone, IdempotencyMismatch
 from app.factory import Application
@@ -221,3 +223,14 @@ def test_metrics_survive_a_database_that_is_down(layer: FlaskClient, doubles: Do
     text = answer.get_data(as_text=True)
     assert "nexus_database_up 0.0" in text
     assert "embeddings_queue_depth{" not in text
+
+
+def test_no_two_models_of_one_name_stand_in_the_description() -> None:
+    """Of two, the description would keep one, and the other's routes would promise what they do not answer."""
+    names: dict[str, set[type]] = {}
+    for module in (sys.modules[name] for name in sorted(sys.modules) if name.startswith("app.api.schemas.")):
+        for name, model in vars(module).items():
+            if isinstance(model, type) and issubclass(model, BaseModel):
+                names.setdefault(name, set()).add(model)
+    assert len(names) > 40
+    assert {name for name, models in names.items() if len(models) > 1} == set()
