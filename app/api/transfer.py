@@ -14,7 +14,7 @@ from app.api.schemas.episodes import AgentQuery
 from app.api.schemas.transfer import ImportAnswer
 from app.api.services import services
 from app.errors import MalformedBody
-from app.transfer.importer import MAX_LINE_BYTES
+from app.transfer.lines import MAX_LINE_BYTES
 
 blueprint = APIBlueprint("transfer", __name__, abp_tags=[Tag(name="transfer")])
 

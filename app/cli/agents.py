@@ -10,8 +10,9 @@ from rich.table import Table
 
 from app.cli.console import json_option, open_services, print_json, print_table, progress_bar
 from app.identity.service import is_agent_id
-from app.transfer.importer import MAX_LINE_BYTES, ImportReport
+from app.transfer.lines import MAX_LINE_BYTES
 from app.transfer.models import KINDS
+from app.transfer.report import ImportReport
 
 
 class _AgentId(click.ParamType[str]):

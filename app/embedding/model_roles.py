@@ -87,10 +87,10 @@ def activate_target(owner: Database, target: EmbeddingModel) -> None:
     """Make the target the active model.
 
     Raises:
-        Conflict: It is not the target any more; nothing is changed.
+        Conflict: It is not the target any more, and the active model stays.
     """
+    fit_columns(owner, target.dimensions)
     with owner.transaction() as connection:
-        fit_columns(connection, target.dimensions)
         connection.execute(_DEACTIVATE)
         if connection.execute(_ACTIVATE, {"model_id": target.model_id}).rowcount != 1:
             raise Conflict(f"{target.name} is not the target any more: the migration was rolled back")

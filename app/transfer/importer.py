@@ -2,101 +2,26 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Sequence
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import orjson
-from pydantic import ValidationError
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
 from app.cache.lists import ListCache
-from app.consciousness.identity import identity_hash
 from app.db import Database
 from app.episodes import repository as episode_repository
 from app.episodes.models import NewEpisode
 from app.errors import Conflict, InvalidRequest
 from app.transfer import repository
-from app.transfer.models import (
-    KINDS,
-    LINES,
-    BlockLine,
-    CheckpointLine,
-    EndLine,
-    EpisodeLine,
-    HeaderLine,
-    MemoryLine,
-    SemanticLine,
-    WorkingLine,
-)
+from app.transfer.lines import Numbered, good_lines, require_header, steps
+from app.transfer.models import BlockLine, CheckpointLine, EpisodeLine, MemoryLine, SemanticLine, WorkingLine
+from app.transfer.report import ImportReport, Refused
 from app.transfer.repository import Stored
-
-MAX_LINE_BYTES = 4 * 1024 * 1024
-_LINES_A_STEP = 200
-_CHARS_A_STEP = 2_000_000
-_MOST_ERRORS = 100
-
-
-@dataclass(frozen=True, slots=True)
-class LineError:
-    """Why one line was not stored; `status` and `code` are what a request for it alone would be answered."""
-
-    line: int
-    kind: str | None
-    status: int
-    code: str
-    detail: str
-
-
-@dataclass(slots=True)
-class ImportReport:
-    """What became of a file.
-
-    `imported` were stored now, `unchanged` were there already and equal, `expired` are working memories whose time is over; all by
-    kind. `failed` counts the other lines, of which `errors` has the first hundred. `is_complete` says whether the file had its end line,
-    and as many lines of each kind as that says.
-    """
-
-    lines: int = 0
-    imported: Counter[str] = field(default_factory=Counter)
-    unchanged: Counter[str] = field(default_factory=Counter)
-    expired: Counter[str] = field(default_factory=Counter)
-    failed: int = 0
-    errors: list[LineError] = field(default_factory=list)
-    is_complete: bool = False
-
-    def fail(self, error: LineError) -> None:
-        """Count a line that was not stored."""
-        self.failed += 1
-        if len(self.errors) < _MOST_ERRORS:
-            self.errors.append(error)
-
-    def add_failures(self, other: "ImportReport") -> None:
-        """Count the failures of another report too; not all of those are named."""
-        self.failed += other.failed
-        self.errors.extend(other.errors[: _MOST_ERRORS - len(self.errors)])
-
 
 _CLOCK_TOLERANCE = timedelta(minutes=1)
 """A file may come from a machine whose clock is a little ahead."""
-
-Numbered = tuple[int, MemoryLine]
-
-
-class _Refused(Exception):
-    """One line cannot be stored."""
-
-    def __init__(self, status: int, code: str, detail: str) -> None:
-        super().__init__(detail)
-        self.status = status
-        self.code = code
-        self.detail = detail
-
-    def of(self, line: int, kind: str | None) -> LineError:
-        return LineError(line, kind, self.status, self.code, self.detail)
-
 
 _EXISTS = {
     "semantic": "a semantic memory of this id is stored with other words",
@@ -138,47 +63,14 @@ class ImportService:
         report = ImportReport()
         seen: Counter[str] = Counter()
         numbered = enumerate(lines, start=1)
-        self._require_header(agent_id, next(numbered, (1, b""))[1])
+        require_header(agent_id, next(numbered, (1, b""))[1])
         report.lines = 1
-        for step in _steps(self._parse(agent_id, numbered, report, seen)):
+        for step in steps(good_lines(agent_id, numbered, report, seen)):
             self._store(agent_id, step, report)
             when_done(len(step))
         # A line that cannot be read is known before those that wait for their step.
         report.errors.sort(key=lambda error: error.line)
         return report
-
-    @staticmethod
-    def _require_header(agent_id: str, line: bytes) -> None:
-        try:
-            header = LINES.validate_python(_load(line))
-        except (ValidationError, _Refused):
-            header = None
-        if not isinstance(header, HeaderLine):
-            raise InvalidRequest("the first line is not the header of an export that this version reads; nothing was stored")
-        if header.agent_id not in (None, agent_id):
-            raise InvalidRequest("the file is of another agent; nothing was stored")
-
-    @staticmethod
-    def _parse(agent_id: str, numbered: Iterator[tuple[int, bytes]], report: ImportReport, seen: Counter[str]) -> Iterator[Numbered]:
-        """Yield the good memory lines with their numbers; note the bad ones, and whether the end was right."""
-        for number, text in numbered:
-            if not text.strip():
-                continue
-            report.lines = number
-            report.is_complete = False
-            kind = None
-            try:
-                value = _load(text)
-                kind = _kind_of(value)
-                seen.update([kind] if kind in KINDS else [])
-                line = _understand(value, agent_id)
-            except _Refused as refused:
-                report.fail(refused.of(number, kind))
-                continue
-            if isinstance(line, EndLine):
-                report.is_complete = {name: count for name, count in line.counts.items() if count} == dict(seen)
-            else:
-                yield number, line
 
     def _store(self, agent_id: str, step: Sequence[Numbered], report: ImportReport) -> None:
         outcome = ImportReport()
@@ -197,9 +89,9 @@ class ImportService:
                 return
             number, line = step[0]
             if isinstance(error, IntegrityError):
-                refused = _Refused(409, "episode_id_taken", "an episode of this id was stored at the same moment")
+                refused = Refused(409, "episode_id_taken", "an episode of this id was stored at the same moment")
             else:
-                refused = _Refused(409 if isinstance(error, Conflict) else 422, error.code, error.message)
+                refused = Refused(409 if isinstance(error, Conflict) else 422, error.code, error.message)
             outcome = ImportReport()
             outcome.fail(refused.of(number, line.type))
         for name in ("imported", "unchanged", "expired"):
@@ -230,7 +122,7 @@ class ImportService:
         outcome.imported["episode"] += len(receipts)
         for episode_id, _ in new:
             if episode_id not in receipts:
-                used = _Refused(409, "idempotency_key_reused", "another episode was stored under this idempotency key")
+                used = Refused(409, "idempotency_key_reused", "another episode was stored under this idempotency key")
                 outcome.fail(used.of(lines[episode_id][0], "episode"))
 
     def _new_episode(self, line: EpisodeLine) -> NewEpisode:
@@ -257,7 +149,7 @@ class ImportService:
         match line:
             case SemanticLine():
                 if "taken" in repository.standing(connection, line.source_episodes).values():
-                    outcome.fail(_Refused(409, "episode_id_taken", "a source episode is another agent's").of(number, line.type))
+                    outcome.fail(Refused(409, "episode_id_taken", "a source episode is another agent's").of(number, line.type))
                     return
                 stored = repository.insert_semantic(connection, agent_id, line, line.language or self._default_language)
             case WorkingLine():
@@ -265,7 +157,7 @@ class ImportService:
                     outcome.expired["working"] += 1
                     return
                 if line.expires_at > datetime.now(UTC) + timedelta(seconds=line.ttl_seconds) + _CLOCK_TOLERANCE:
-                    refused = _Refused(422, "invalid_request", "expires_at is further away than ttl_seconds")
+                    refused = Refused(422, "invalid_request", "expires_at is further away than ttl_seconds")
                     outcome.fail(refused.of(number, line.type))
                     return
                 stored = repository.insert_working(connection, agent_id, line)
@@ -284,71 +176,16 @@ def _count(stored: Stored, number: int, line: MemoryLine, outcome: ImportReport)
     elif stored.same:
         outcome.unchanged[line.type] += 1
     elif stored.same is None:
-        outcome.fail(_Refused(409, "id_taken", "another agent has this id").of(number, line.type))
+        outcome.fail(Refused(409, "id_taken", "another agent has this id").of(number, line.type))
     else:
-        outcome.fail(_Refused(409, "conflict", _EXISTS[line.type]).of(number, line.type))
+        outcome.fail(Refused(409, "conflict", _EXISTS[line.type]).of(number, line.type))
 
 
-def _standing_refusal(standing: str | None, key_is_spent: bool) -> _Refused | None:
+def _standing_refusal(standing: str | None, key_is_spent: bool) -> Refused | None:
     if standing == "own":
-        return _Refused(409, "conflict", "an episode of this id is stored with another content")
+        return Refused(409, "conflict", "an episode of this id is stored with another content")
     if standing == "taken":
-        return _Refused(409, "episode_id_taken", "another agent has this id")
+        return Refused(409, "episode_id_taken", "another agent has this id")
     if standing == "deleted" or key_is_spent:
-        return _Refused(410, "gone", "the episode was deleted here; what is deleted stays deleted")
+        return Refused(410, "gone", "the episode was deleted here; what is deleted stays deleted")
     return None
-
-
-def _load(text: bytes) -> Any:
-    if len(text) > MAX_LINE_BYTES:
-        raise _Refused(413, "body_too_large", f"a line has at most {MAX_LINE_BYTES} bytes")
-    try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise _Refused(400, "malformed_json", f"the line is not valid JSON: {error.msg}") from None
-
-
-def _kind_of(value: Any) -> str | None:
-    kind = value.get("type") if isinstance(value, dict) else None
-    return kind if isinstance(kind, str) else None
-
-
-def _understand(value: Any, agent_id: str) -> MemoryLine | EndLine:
-    """Return the line that a JSON value is.
-
-    Raises:
-        _Refused: It is none, is another agent's, or says of itself what is not so.
-    """
-    try:
-        line: HeaderLine | MemoryLine | EndLine = LINES.validate_python(value)
-    except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"][1:])) or "type"
-        raise _Refused(422, "invalid_request", f"{where}: {first['msg']}") from None
-    if line.agent_id not in (None, agent_id):
-        raise _Refused(403, "permission_denied", "the line names another agent")
-    if isinstance(line, HeaderLine):
-        raise _Refused(422, "invalid_request", "a second header")
-    if isinstance(line, EpisodeLine) and line.content_sha256 not in (None, hashlib.sha256(line.content.encode()).hexdigest()):
-        raise _Refused(422, "hash_mismatch", "content_sha256 is not that of the content: the file was altered")
-    if isinstance(line, CheckpointLine) and line.identity_hash != identity_hash(line.blocks):
-        raise _Refused(422, "hash_mismatch", "identity_hash is not that of the blocks: the file was altered")
-    return line
-
-
-def _steps(lines: Iterator[Numbered]) -> Iterator[list[Numbered]]:
-    """Yield runs of lines of one kind, each id once in a run, none larger than memory bears."""
-    step: list[Numbered] = []
-    ids: set[object] = set()
-    chars = 0
-    for number, line in lines:
-        same_kind = not step or step[0][1].type == line.type
-        target = line.episode_id if isinstance(line, EpisodeLine) else number
-        if step and (not same_kind or len(step) >= _LINES_A_STEP or chars >= _CHARS_A_STEP or target in ids):
-            yield step
-            step, ids, chars = [], set(), 0
-        step.append((number, line))
-        ids.add(target)
-        chars += len(line.content) if isinstance(line, EpisodeLine) else 0
-    if step:
-        yield step

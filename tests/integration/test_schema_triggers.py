@@ -13,7 +13,7 @@ from sqlalchemy.exc import DBAPIError, IntegrityError
 from app.bootstrap import Services
 from app.db import Database
 from app.embedding.assembly import input_sha256
-from app.errors import InvalidRequest
+from app.errors import Conflict, InvalidRequest
 from app.search.query import SearchQuery
 from tests.factories.episodes import delete, edit, new_episode, queue_row, stored_row, vector_text
 from tests.factories.statements import Sql
@@ -342,7 +342,7 @@ def test_project_that_is_deleted_leaves_its_episodes(services: Services, sql: Sq
 def test_episode_cannot_join_another_agents_project(services: Services, sql: Sql) -> None:
     services.episodes.store("bob", new_episode(project="secret"))
     project_id = sql.one("SELECT project_id FROM nexus_memory.projects")
-    with pytest.raises(IntegrityError):
+    with pytest.raises(Conflict):
         insert_raw(services.database, "mine", project_id=project_id)
-    with pytest.raises(IntegrityError):
+    with pytest.raises(Conflict):
         insert_raw(services.database, "mine", project_id=uuid4())
