@@ -15,7 +15,7 @@ from typing import Any
 from redis import Redis
 
 from app.cache import keys
-from app.cache.contexts import sha1
+from app.cache.contexts import digest
 from app.errors import StackError
 from app.serialization import to_json
 from app.stack.programs import worker_names
@@ -164,7 +164,7 @@ class _Working(_Contest):
                 value = to_json(view)
                 assert view.expires_at is not None
                 pipeline.set(keys.working(view.agent_id, view.context_id), value, pxat=int(view.expires_at.timestamp() * 1000))
-                hashes.append(sha1(value))
+                hashes.append(digest(view.agent_id, view.context_id, value))
             pipeline.execute()
             self.execute(_HASHES, ([view.seq for view in page], hashes))
 

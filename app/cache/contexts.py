@@ -121,9 +121,13 @@ def _queue_removal(pipeline: Any, agent_id: str, context_id: str) -> None:
     pipeline.delete(keys.working(agent_id, context_id))
 
 
-def sha1(value: bytes) -> bytes:
-    """Return the digest by which reconciliation compares a value; sha1, because that is what Redis can compute itself."""
-    return hashlib.sha1(value, usedforsecurity=False).digest()
+def digest(agent_id: str, context_id: str, value: bytes) -> bytes:
+    """Return the digest by which reconciliation compares a value under its key: of two values that changed places, both differ.
+
+    It is SHA-1 of key, line feed and value (20 bytes), because that is what Redis can compute itself.
+    """
+    key = keys.working(agent_id, context_id).encode()
+    return hashlib.sha1(key + b"\n" + value, usedforsecurity=False).digest()
 
 
 def _milliseconds(moment: datetime) -> int:

@@ -13,8 +13,9 @@ KEYS_A_CALL = 1000
 TOLERANCE_MS = 2000
 """How far a key's end may lie from its row's."""
 
-# The count of values, the XOR of their SHA-1 (20 bytes in hex), and how many end at another time than they should.
-_DIGEST = """
+# The count of values, the XOR of their digests (20 bytes in hex; see app.cache.contexts.digest), and how many end at another time than
+# they should.
+_DIGEST = r"""
 local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 local count, wrong = 0, 0
@@ -23,7 +24,7 @@ for i, key in ipairs(KEYS) do
     local value = redis.pcall('GET', key)
     if type(value) == 'string' then
         count = count + 1
-        local digest = redis.sha1hex(value)
+        local digest = redis.sha1hex(key .. '\n' .. value)
         for w = 1, 5 do
             words[w] = bit.bxor(words[w], tonumber(string.sub(digest, w * 8 - 7, w * 8), 16))
         end
@@ -40,13 +41,13 @@ end
 return {count, table.concat(hex), wrong}
 """
 
-# Of each key the SHA-1 of its value in hex, empty when there is none, and the milliseconds it has left.
-_DETAILS = """
+# Of each key the digest of its value in hex, empty when there is none, and the milliseconds it has left.
+_DETAILS = r"""
 local found = {}
 for i, key in ipairs(KEYS) do
     local value = redis.pcall('GET', key)
     if type(value) == 'string' then
-        found[i] = {redis.sha1hex(value), redis.call('PTTL', key)}
+        found[i] = {redis.sha1hex(key .. '\n' .. value), redis.call('PTTL', key)}
     else
         found[i] = {'', redis.call('EXISTS', key)}
     end
@@ -57,7 +58,7 @@ return found
 
 @dataclass(frozen=True, slots=True)
 class Digest:
-    """How many values there are, the XOR of their SHA-1 (20 bytes), and how many end at a wrong time."""
+    """How many values there are, the XOR of their digests (20 bytes), and how many end at a wrong time."""
 
     count: int
     xor: bytes
@@ -66,7 +67,7 @@ class Digest:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What Redis holds under one key: the SHA-1 of its value, None when there is none, and the milliseconds left, -1 for no end."""
+    """What Redis holds under one key: the digest of its value, None when there is none, and the milliseconds left, -1 for no end."""
 
     sha1: bytes | None
     left_ms: int

@@ -66,8 +66,8 @@ def _claim(receipt: dict[str, Any]) -> ReceiptClaim:
 def verify(receipts: TextIO | None, as_json: bool) -> None:
     """Say what became of each receipt of a file, or, without one, verify everything.
 
-    Everything is: each episode against the ledger and its vectors, the ledger against its signed heads, and each working memory
-    against Redis. Exit status 1 when something is missing or altered, or Redis holds something else.
+    Everything is: each episode against the ledger and its vectors, the ledger against its signed heads, each working memory against
+    Redis, and each semantic memory against its vector. Exit status 1 when something is missing or altered, or Redis holds something else.
     """
     services = open_services()
     if receipts is None:
@@ -96,16 +96,20 @@ def _verify_everything(services: Services) -> tuple[Counter[str], list[Verdict],
     """Return how many episodes there are of each verdict, those that are wrong, and what else is, one sentence each."""
     summary: Counter[str] = Counter()
     lost = []
-    with progress_bar("numbers", None) as advance:
-        for verdict in services.integrity.verify_all(advance.to):
+    with progress_bar("episodes", services.integrity.identity().accepted) as advance:
+        for verdict in services.integrity.verify_all(advance):
             summary[verdict.verdict] += 1
             if verdict.verdict in _WRONG:
                 lost.append(verdict)
     others = services.proofs.audit(_own_key())
-    drift = build_reconciliation_service(load_settings()).run("working", dry_run=True)
+    reconciliation = build_reconciliation_service(load_settings())
     # What Redis lacks is a miss, and costs one read of PostgreSQL.
-    wrong = [f"{name}: {kind} in Redis" for kind, name in drift.named if kind not in {Drift.MISSING, Drift.UNHASHED}]
-    return summary, lost, [*others, *wrong]
+    drift = reconciliation.run("working", dry_run=True, deep=True)
+    others += [f"{name}: {kind} in Redis" for kind, name in drift.named if kind not in {Drift.MISSING, Drift.UNHASHED}]
+    # The verdicts above are on episodes.
+    drift = reconciliation.run("vectors", dry_run=True, deep=True)
+    others += [f"{name}: its vector is {kind}" for kind, name in drift.named if not name.startswith("episode ")]
+    return summary, lost, others
 
 
 def _own_key() -> bytes | None:

@@ -41,7 +41,7 @@ def _bar(kind: Kind) -> Iterator[Tell]:
 @reconcile.command()
 @click.option("--kind", type=click.Choice([*get_args(Kind), "all"]), default="all", show_default=True, help="Which stores.")
 @click.option("--dry-run", is_flag=True, help="Find, and repair nothing; exit status 3 when something was found.")
-@click.option("--deep", is_flag=True, help="Compute the hash of every vector too, to find altered ones.")
+@click.option("--deep", is_flag=True, help="Read every vector and working memory too, to find what no trigger saw.")
 @json_option
 def run(kind: str, dry_run: bool, deep: bool, as_json: bool) -> None:
     """Compare PostgreSQL with Redis (working) and memories with their vectors (vectors), and repair what differs."""

@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from app.cache import keys
 from app.cache.lists import ListCache
 from app.db import Database
-from app.episodes import repository
+from app.episodes import edits, repository
 from app.episodes.models import EpisodeContext, EpisodeFilters, EpisodeView, NewEpisode, Position, Project, Receipt, Tombstone
 from app.errors import Conflict, Gone, IdempotencyMismatch, NotFound
 
@@ -168,7 +168,7 @@ class EpisodeService:
             if "project" in changes:
                 name = changes["project"]
                 columns["project_id"] = repository.ensure_projects(connection, agent_id, {name})[name] if name else None
-            receipt = repository.change(connection, agent_id, episode_id, columns, expected_version)
+            receipt = edits.change(connection, agent_id, episode_id, columns, expected_version)
             if receipt is None:
                 version = self._get(connection, agent_id, episode_id).version
                 raise Conflict(f"the episode has version {version} now; read it again and decide anew", version=version)
@@ -183,7 +183,7 @@ class EpisodeService:
             NotFound: The agent has no such episode.
         """
         with self._cache.voided_if_unknown(agent_id), self._database.transaction(agent_id) as connection:
-            tombstone = repository.delete(connection, agent_id, episode_id)
+            tombstone = edits.delete(connection, agent_id, episode_id)
             if tombstone is None:
                 self._get(connection, agent_id, episode_id)
                 raise NotFound("this agent has no such episode")

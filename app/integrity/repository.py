@@ -12,7 +12,8 @@ from app.integrity.verdicts import Facts
 
 _FACTS = text("SELECT * FROM memory_system.verification_facts(CAST(:claims AS jsonb), :agent_id)")
 _RANGE = text("SELECT * FROM memory_system.claims_of_range(:first_seq, :last_seq, :agent_id)")
-_LAST_SEQ = text("SELECT memory_system.last_seq()")
+_LEDGER = text("SELECT * FROM memory_system.claims_of_ledger(:after, :most)")
+_EPISODES = text("SELECT * FROM memory_system.claims_of_episodes(:after, :most)")
 _IDENTITY = text("SELECT * FROM memory_system.accounting_identity(:agent_id)")
 _SEMANTIC_IDENTITY = text("SELECT * FROM memory_system.semantic_identity(:agent_id)")
 _POSITION = text(
@@ -67,9 +68,18 @@ def claims_of_range(connection: Connection, first_seq: int, last_seq: int, agent
     return [dict(row._mapping) for row in rows]
 
 
-def last_seq(connection: Connection) -> int:
-    """Return the last number that an episode was given; 0 before the first."""
-    return int(connection.execute(_LAST_SEQ).scalar_one())
+def claims_of_ledger(connection: Connection, after: int, most: int) -> tuple[list[dict[str, Any]], int | None]:
+    """Return claims for the next acceptances of the ledger, and the number to go on after; None when these are the last."""
+    rows = [dict(row._mapping) for row in connection.execute(_LEDGER, {"after": after, "most": most})]
+    numbers = [row.pop("ledger_seq") for row in rows]
+    return rows, numbers[-1] if len(rows) == most else None
+
+
+def claims_of_unaccepted(connection: Connection, after: int, most: int) -> tuple[list[dict[str, Any]], int | None]:
+    """Return claims for those of the next episodes that the ledger never accepted, and the seq to go on after, as above."""
+    rows = [dict(row._mapping) for row in connection.execute(_EPISODES, {"after": after, "most": most})]
+    found = [row for row in rows if not row.pop("is_accepted")]
+    return found, rows[-1]["seq"] if len(rows) == most else None
 
 
 def identity(connection: Connection, agent_id: str | None) -> AccountingIdentity:

@@ -18,6 +18,7 @@ from app.integrity.verdicts import Verdict, judge
 __all__ = ["AccountingIdentity", "IntegrityService", "ReceiptClaim", "SemanticIdentity", "Verdict"]
 
 MAX_RANGE = 10_000
+_BELOW_ANY_SEQ = -(2**63)
 _DRIFT_SECONDS = 10.0
 _DRIFT_SHARE = 0.05
 """At most so much of the time goes into counting the drift, however much there is to count."""
@@ -77,17 +78,22 @@ class IntegrityService:
         with self._database.transaction(agent_id) as connection:
             return self._judge(connection, repository.claims_of_range(connection, first_seq, last_seq, agent_id), agent_id)
 
-    def verify_all(self, tell: Callable[[int, int], None] = lambda _done, _of: None) -> Iterator[Verdict]:
-        """Yield a verdict for every episode accepted or stored, over all agents, in order of seq; 10,000 numbers a transaction.
+    def verify_all(self, tell: Callable[[int], None] = lambda _done: None) -> Iterator[Verdict]:
+        """Yield a verdict for every episode over all agents: those accepted in the order of the ledger, then what stands beside it.
+
+        A transaction looks at most at 10,000 rows, so memory is bounded however many there are.
 
         Args:
-            tell: Told after each range how many numbers are done, and how many there are.
+            tell: Told after each step how many rows it looked at.
         """
-        with self._database.transaction() as connection:
-            last = repository.last_seq(connection)
-        for first in range(1, last + 1, MAX_RANGE):
-            yield from self.verify_range(None, first, first + MAX_RANGE - 1)
-            tell(min(first + MAX_RANGE - 1, last), last)
+        for read, start in ((repository.claims_of_ledger, 0), (repository.claims_of_unaccepted, _BELOW_ANY_SEQ)):
+            after: int | None = start
+            while after is not None:
+                with self._database.transaction() as connection:
+                    claims, after = read(connection, after, MAX_RANGE)
+                    verdicts = self._judge(connection, claims, None) if claims else []
+                yield from verdicts
+                tell(len(verdicts))
 
     @staticmethod
     def _judge(connection: Connection, claims: Sequence[dict[str, Any]], agent_id: str | None) -> list[Verdict]:

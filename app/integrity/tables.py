@@ -36,6 +36,7 @@ ledger = Table(
     Column("idempotency_key_sha256", LargeBinary),
     Column("xact_id", Xid8(), nullable=False, server_default=sql("pg_current_xact_id()")),
     Column("at", TimestampTz, nullable=False, server_default=NOW),
+    Column("attributes_sha256", LargeBinary),
     PrimaryKeyConstraint("ledger_seq", name="pk_ledger"),
     schema="memory_system",
 )

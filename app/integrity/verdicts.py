@@ -49,6 +49,8 @@ def _decide(facts: Facts) -> tuple[str, str]:  # noqa: PLR0911 - a decision tabl
         return "missing", "the ledger has no such episode and version, and no such episode is stored"
     if not facts.receipt_matches:
         return "altered", "the receipt is not the one that the ledger has of this version"
+    if facts.is_deleted and facts.row_exists:
+        return "altered", "the episode was deleted through the service, and was put back behind its back"
     if facts.is_deleted:
         return "deleted", "the episode was deleted through the service"
     if not facts.row_exists:
@@ -68,5 +70,5 @@ def _findability(facts: Facts) -> tuple[str, str]:
     if not facts.has_vector:
         return "stale", "stored, found by its words; it has no vector of its present text, and no work is queued"
     if not facts.is_vector_intact:
-        return "altered", "a vector is not the one that was computed: it was changed behind the service's back"
+        return "altered", "its vectors are not those that were computed: they were changed behind the service's back"
     return "searchable", "stored as accepted, with the vector of its present text"

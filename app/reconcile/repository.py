@@ -16,7 +16,12 @@ from app.working.models import ContextView
 # Only what should be in Redis: it has an end, and more than five seconds until then, so that it cannot run out while both sides are asked.
 _CACHED = "w.expires_at > now() + interval '5 seconds'"
 
-_LAST_CONTEXT = text("SELECT coalesce(max(seq), 0) FROM nexus_memory.working_memory_contexts")
+# The first and the last seq from some number on; both are null when there is none. Two subqueries, each one step in an index.
+_BOUNDS = (
+    "SELECT (SELECT min(seq) FROM nexus_memory.{table} WHERE seq >= :start) AS first,"
+    " (SELECT max(seq) FROM nexus_memory.{table} WHERE seq >= :start) AS last"
+)
+_CONTEXT_BOUNDS = text(_BOUNDS.format(table="working_memory_contexts"))
 # One row for each 1,000 contexts: their keys, and one digest. The hashes stay here.
 _CONTEXT_DIGESTS = text(
     f"""
@@ -74,10 +79,10 @@ _SWEEP = text(
 )
 
 # stale: a vector of another input; missing: none of the present input, and no work that will make one; torn: the vector is there
-# and the memory's row does not say so; altered: a vector is not the one that was computed, looked for only when asked.
+# and the memory's row does not say so; altered: its vectors are not those that were computed, looked for only when asked.
 _VECTOR_DRIFT = """
     SELECT t.{key} AS id, CASE
-            WHEN v.is_altered THEN 'altered'
+            WHEN CAST(:deep AS boolean) AND NOT {is_intact} THEN 'altered'
             WHEN v.has_stale THEN 'stale'
             WHEN NOT coalesce(v.has_fresh, false) AND coalesce(q.state, 'done') = 'done' THEN 'missing'
             WHEN v.has_fresh AND t.embedding_sha256 IS DISTINCT FROM t.input_sha256 AND coalesce(q.state, 'done') = 'done' THEN 'torn'
@@ -86,18 +91,28 @@ _VECTOR_DRIFT = """
     JOIN memory_system.embedding_models m ON m.is_active
     LEFT JOIN memory_system.embeddings_queue q ON q.target_kind = '{kind}' AND q.target_id = t.{key} AND q.model_id = m.model_id
     LEFT JOIN LATERAL (
-        SELECT bool_or(c.input_sha256 = t.input_sha256) AS has_fresh, bool_or(c.input_sha256 <> t.input_sha256) AS has_stale,
-               CAST(:deep AS boolean) AND bool_or(c.vector_sha256 <> sha256(public.vector_send(c.embedding))) AS is_altered
+        SELECT bool_or(c.input_sha256 = t.input_sha256) AS has_fresh, bool_or(c.input_sha256 <> t.input_sha256) AS has_stale
         FROM nexus_memory.{vectors} c WHERE c.{key} = t.{key} AND c.model_id = m.model_id
     ) v ON true
     WHERE t.seq BETWEEN :first AND :last
 """
 _TABLES: dict[TargetKind, dict[str, str]] = {
-    "episodic": {"table": "zep_episodic_memory", "key": "episode_id", "vectors": "episode_chunks"},
-    "semantic": {"table": "semantic_memories", "key": "memory_id", "vectors": "semantic_vectors"},
+    "episodic": {
+        "table": "zep_episodic_memory",
+        "key": "episode_id",
+        "vectors": "episode_chunks",
+        "is_intact": "nexus_memory.chunks_are_intact(t.episode_id, t.agent_id, char_length(t.content), t.input_sha256, t.embedding,"
+        " t.embedding_version, m)",
+    },
+    "semantic": {
+        "table": "semantic_memories",
+        "key": "memory_id",
+        "vectors": "semantic_vectors",
+        "is_intact": "nexus_memory.semantic_vector_is_intact(t.memory_id, t.agent_id, t.input_sha256, t.embedding, t.embedding_version, m)",
+    },
 }
 _DRIFTS = {kind: _VECTOR_DRIFT.format(kind=kind, **names) for kind, names in _TABLES.items()}
-_LAST_MEMORY = {kind: text(f"SELECT coalesce(max(seq), 0) FROM nexus_memory.{names['table']}") for kind, names in _TABLES.items()}
+_MEMORY_BOUNDS = {kind: text(_BOUNDS.format(table=names["table"])) for kind, names in _TABLES.items()}
 _COUNT_VECTOR_DRIFT = {kind: text(f"SELECT count(d.drift) FROM ({drift}) d") for kind, drift in _DRIFTS.items()}
 _LIST_VECTOR_DRIFT = {
     kind: text(f"SELECT d.id, d.drift FROM ({drift}) d WHERE d.drift IS NOT NULL ORDER BY d.id") for kind, drift in _DRIFTS.items()
@@ -150,9 +165,14 @@ class Run:
     error: str | None
 
 
-def last_context(connection: Connection) -> int:
-    """Return the greatest seq of working memory; 0 when there is none."""
-    return int(connection.execute(_LAST_CONTEXT).scalar_one())
+def context_bounds(connection: Connection, start: int) -> tuple[int, int] | None:
+    """Return (first, last) seq of the working memory from a number on; None when there is none."""
+    return _bounds(connection, _CONTEXT_BOUNDS, start)
+
+
+def _bounds(connection: Connection, statement: TextClause, start: int) -> tuple[int, int] | None:
+    row = connection.execute(statement, {"start": start}).one()
+    return None if row.first is None else (row.first, row.last)
 
 
 def context_digests(connection: Connection, first: int, last: int, portion: int) -> list[Portion]:
@@ -207,9 +227,9 @@ def sweep(connection: Connection, most: int) -> int:
     return connection.execute(_SWEEP, {"most": most}).rowcount
 
 
-def last_memory(connection: Connection, kind: TargetKind) -> int:
-    """Return the greatest seq of an episode or a semantic memory; 0 when there is none."""
-    return int(connection.execute(_LAST_MEMORY[kind]).scalar_one())
+def memory_bounds(connection: Connection, kind: TargetKind, start: int) -> tuple[int, int] | None:
+    """Return (first, last) seq of the episodes or semantic memories from a number on; None when there is none."""
+    return _bounds(connection, _MEMORY_BOUNDS[kind], start)
 
 
 def count_vector_drift(connection: Connection, kind: TargetKind, first: int, last: int, *, deep: bool) -> int:

@@ -2,16 +2,18 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import partial
 from typing import Literal
 
 import structlog
 from redis import Redis
 from redis.exceptions import RedisError
+from sqlalchemy import Connection
 
 from app.cache import keys
-from app.cache.contexts import ContextCache, sha1
+from app.cache.contexts import ContextCache, digest
 from app.cache.digests import KEYS_A_CALL, RedisDigests
 from app.db import Database
 from app.errors import NexusError, Unavailable
@@ -24,6 +26,7 @@ from app.serialization import to_json
 _log = structlog.get_logger(__name__)
 
 RANGE_SIZE = 10_000
+_LOWEST, _HIGHEST = -(2**63), 2**63 - 1
 
 Kind = Literal["working", "vectors"]
 Tell = Callable[[int, int], None]
@@ -37,6 +40,16 @@ _MOST_NAMED = 100
 _SWEPT_A_STEP = 1000
 
 
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Numbers [first, last], and how far the walk over all of them is after these: `done` of about `of` ranges."""
+
+    first: int
+    last: int
+    done: int
+    of: int
+
+
 @dataclass(slots=True)
 class Report:
     """What a run compared, found and repaired, by kind of drift. Memory is bounded by one range however large the store is."""
@@ -48,13 +61,15 @@ class Report:
     found: Counter[str] = field(default_factory=Counter)
     repaired: Counter[str] = field(default_factory=Counter)
     named: list[tuple[str, str]] = field(default_factory=list)
-    """The first hundred of what was found: its kind, and which key or memory."""
+    """The first hundred of each kind of what was found: the kind, and which key or memory."""
     error: str | None = None
 
     def find(self, drift: Mapping[str, str]) -> None:
         """Count what was found, by name."""
-        self.found.update(drift.values())
-        self.named.extend([(str(kind), name) for name, kind in drift.items()][: max(0, _MOST_NAMED - len(self.named))])
+        for name, kind in drift.items():
+            self.found[kind] += 1
+            if self.found[kind] <= _MOST_NAMED:
+                self.named.append((str(kind), name))
 
 
 class ReconciliationService:
@@ -78,7 +93,7 @@ class ReconciliationService:
         Args:
             kind: working compares PostgreSQL with Redis; vectors compares episodes and semantic memories with their vectors and their work.
             dry_run: Find, and repair nothing.
-            deep: Compute the hash of every vector too, to find those that were altered; vectors only.
+            deep: Read every vector and every working memory too, to find those that were altered without a trigger's knowing.
             tell: Told how far it is.
 
         Raises:
@@ -89,7 +104,7 @@ class ReconciliationService:
             run_id = repository.begin_run(connection, kind, dry_run=dry_run)
         try:
             if kind == "working":
-                self._reconcile_working(report, tell)
+                self._reconcile_working(report, tell, deep=deep)
             else:
                 self._reconcile_vectors(report, tell, deep=deep)
         except RedisError as error:
@@ -123,16 +138,29 @@ class ReconciliationService:
         with self._database.transaction() as connection:
             return repository.runs(connection, most)
 
-    def _reconcile_working(self, report: Report, tell: Tell) -> None:
+    def _reconcile_working(self, report: Report, tell: Tell, *, deep: bool) -> None:
         if not report.dry_run:
             self._sweep(report)
-        with self._database.transaction() as connection:
-            last = repository.last_context(connection)
-        ranges = list(_ranges(last))
-        for done, (first, end) in enumerate(ranges, start=1):
-            self._compare_working(report, first, end)
-            tell(done, len(ranges))
+        for step in self._ranges(repository.context_bounds):
+            self._compare_working(report, step, deep=deep)
+            tell(step.done, step.of)
         self._find_orphans(report)
+
+    def _ranges(self, bounds: Callable[[Connection, int], tuple[int, int] | None]) -> Iterator[Range]:
+        """Yield ranges that hold every row there is; numbers that no row has cost nothing, however many they are."""
+        start, lowest = _LOWEST, None
+        while True:
+            with self._database.transaction() as connection:
+                found = bounds(connection, start)
+            if found is None:
+                return
+            first, last = found
+            lowest = first if lowest is None else lowest
+            end = min(first + RANGE_SIZE - 1, _HIGHEST)
+            yield Range(first, end, (min(end, last) - lowest) // RANGE_SIZE + 1, (last - lowest) // RANGE_SIZE + 1)
+            if end >= last:
+                return
+            start = end + 1
 
     def _sweep(self, report: Report) -> None:
         """Delete contexts whose time is over; Redis forgot them by itself."""
@@ -143,41 +171,49 @@ class ReconciliationService:
             if swept < _SWEPT_A_STEP:
                 return
 
-    def _compare_working(self, report: Report, first: int, last: int) -> None:
+    def _compare_working(self, report: Report, step: Range, *, deep: bool) -> None:
         with self._database.transaction() as connection:
-            portions = repository.context_digests(connection, first, last, KEYS_A_CALL)
+            portions = repository.context_digests(connection, step.first, step.last, KEYS_A_CALL)
         report.ranges_compared += 1
-        different = [portion for portion in portions if not self._agrees(portion)]
-        if different:
-            report.ranges_different += 1
-        for portion in different:
-            self._repair_portion(report, portion)
+        suspect = [portion for portion in portions if deep or not self._agrees(portion)]
+        found = [self._repair_portion(report, portion, deep=deep) for portion in suspect]
+        report.ranges_different += any(found)
 
     def _agrees(self, portion: Portion) -> bool:
         held = self._digests.digest(portion.contexts, portion.expires_ms)
         size = len(portion.contexts)
         return portion.hashed == size == held.count and portion.xor == held.xor and not held.wrong_ttl_count
 
-    def _repair_portion(self, report: Report, portion: Portion) -> None:
-        suspects = self._drift(portion.contexts)
+    def _repair_portion(self, report: Report, portion: Portion, *, deep: bool) -> bool:
+        """Repair what differs in a portion, and return whether anything did."""
+        suspects = self._drift(portion.contexts, deep=deep)
         # One may have been written between the question to PostgreSQL and that to Redis: only what is still so is drift.
-        again = self._drift(list(suspects)) if suspects else {}
+        again = self._drift(list(suspects), deep=deep) if suspects else {}
         drift = {context: kind for context, kind in suspects.items() if again.get(context) is kind}
         report.find({keys.working(*context): kind for context, kind in drift.items()})
         if drift and not report.dry_run:
             report.repaired.update(drift[context] for context in self._rewrite(list(drift)))
+        return bool(drift)
 
-    def _drift(self, contexts: list[tuple[str, str]]) -> dict[tuple[str, str], Drift]:
+    def _drift(self, contexts: list[tuple[str, str]], *, deep: bool) -> dict[tuple[str, str], Drift]:
         """Return what is wrong with each of at most 1,000 contexts; those that are well, gone, or about to end are absent."""
         with self._database.transaction() as connection:
             rows = repository.expected(connection, contexts)
+            views = repository.views(connection, list(rows)) if deep else []
+        # A row's own hash would not know of a change that was made with triggers off.
+        computed = {(view.agent_id, view.context_id): digest(view.agent_id, view.context_id, to_json(view)) for view in views}
         asked = [context for context in contexts if context in rows]
         if not asked:
             return {}
-        held = self._digests.details(asked)
+        held = dict(zip(asked, self._digests.details(asked), strict=True))
         now = datetime.now(UTC)
-        judged = {context: judge(rows[context], value, now) for context, value in zip(asked, held, strict=True)}
-        return {context: drift for context, drift in judged.items() if drift is not None}
+        drift = {
+            context: judge(replace(rows[context], sha1=computed.get(context, rows[context].sha1)), held[context], now) for context in asked
+        }
+        drift |= {
+            context: Drift.UNHASHED for context, sha1 in computed.items() if drift.get(context) is None and rows[context].sha1 != sha1
+        }
+        return {context: kind for context, kind in drift.items() if kind is not None}
 
     def _rewrite(self, contexts: list[tuple[str, str]]) -> list[tuple[str, str]]:
         """Write contexts to Redis as PostgreSQL has them, and return those written; of others somebody's later word counts."""
@@ -185,7 +221,7 @@ class ReconciliationService:
         with self._database.transaction() as connection:
             views = repository.views(connection, contexts)
             values = [(view, to_json(view)) for view in views]
-            repository.set_hashes(connection, [(view, sha1(value)) for view, value in values])
+            repository.set_hashes(connection, [(view, digest(view.agent_id, view.context_id, value)) for view, value in values])
         return [
             (view.agent_id, view.context_id)
             for view, value in values
@@ -214,36 +250,33 @@ class ReconciliationService:
         self._redis.unlink(*orphans)
 
     def _reconcile_vectors(self, report: Report, tell: Tell, *, deep: bool) -> None:
-        with self._database.transaction() as connection:
-            lasts = {kind: repository.last_memory(connection, kind) for kind in _MEMORIES}
-        ranges = [(kind, first, end) for kind, last in lasts.items() for first, end in _ranges(last)]
-        for done, (kind, first, end) in enumerate(ranges, start=1):
-            with self._database.transaction() as connection:
-                differs = repository.count_vector_drift(connection, kind, first, end, deep=deep) > 0
-            report.ranges_compared += 1
-            if differs:
-                report.ranges_different += 1
-                self._repair_vectors(report, kind, first, end, deep=deep)
-            tell(done, len(ranges))
+        for kind in _MEMORIES:
+            for step in self._ranges(partial(_memory_bounds, kind)):
+                with self._database.transaction() as connection:
+                    differs = repository.count_vector_drift(connection, kind, step.first, step.last, deep=deep) > 0
+                report.ranges_compared += 1
+                if differs:
+                    report.ranges_different += 1
+                    self._repair_vectors(report, kind, step, deep=deep)
+                tell(step.done, step.of)
 
-    def _repair_vectors(self, report: Report, kind: TargetKind, first: int, last: int, *, deep: bool) -> None:
+    def _repair_vectors(self, report: Report, kind: TargetKind, step: Range, *, deep: bool) -> None:
         with self._database.transaction() as connection:
-            drift = repository.vector_drift(connection, kind, first, last, deep=deep)
+            drift = repository.vector_drift(connection, kind, step.first, step.last, deep=deep)
         report.find({f"{_MEMORIES[kind]} {memory_id}": wrong for memory_id, wrong in drift.items()})
         if report.dry_run:
             return
         ids = list(drift)
         for start in range(0, len(ids), _IDS_A_STEP):
-            step = ids[start : start + _IDS_A_STEP]
+            some = ids[start : start + _IDS_A_STEP]
             with self._database.transaction() as connection:
-                repository.repair_vectors(connection, kind, step)
-            report.repaired.update(drift[memory_id] for memory_id in step)
+                repository.repair_vectors(connection, kind, some)
+            report.repaired.update(drift[memory_id] for memory_id in some)
 
 
 def _plain(counts: Counter[str]) -> dict[str, int]:
     return {str(name): count for name, count in counts.items()}
 
 
-def _ranges(last: int) -> Iterator[tuple[int, int]]:
-    for first in range(1, last + 1, RANGE_SIZE):
-        yield first, first + RANGE_SIZE - 1
+def _memory_bounds(kind: TargetKind, connection: Connection, start: int) -> tuple[int, int] | None:
+    return repository.memory_bounds(connection, kind, start)

@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from app.cache.contexts import ContextCache, sha1
+from app.cache.contexts import ContextCache, digest
 from app.db import Database
 from app.errors import Conflict, NotFound
 from app.serialization import to_json
@@ -130,7 +130,7 @@ class WorkingMemoryService:
 def _note(connection: Connection, view: ContextView) -> bytes:
     """Return the bytes that Redis is to hold of a context, noted in the transaction that wrote it."""
     value = to_json(view)
-    repository.note_cached(connection, view.agent_id, view.context_id, sha1(value))
+    repository.note_cached(connection, view.agent_id, view.context_id, digest(view.agent_id, view.context_id, value))
     return value
 
 

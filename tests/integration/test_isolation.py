@@ -257,6 +257,7 @@ AGENT_FUNCTIONS = {
     "cosine_of": f"SELECT * FROM nexus_memory.cosine_of(ARRAY[gen_random_uuid()], {_VECTOR}, 1::smallint)",
     "turns_of": "SELECT * FROM nexus_memory.turns_of(ARRAY[gen_random_uuid()])",
     "record_edit": "SELECT memory_system.record_edit(gen_random_uuid())",
+    "note_attributes": "SELECT memory_system.note_attributes(gen_random_uuid())",
     "delete_episode": "SELECT * FROM memory_system.delete_episode(gen_random_uuid())",
     "list_episodes": "SELECT * FROM nexus_memory.list_episodes('{}', true, NULL, NULL, 10)",
     "forget_episodes": "SELECT memory_system.forget_episodes(10)",
@@ -290,6 +291,7 @@ def test_forged_ids_reach_nothing_of_another_agent(services: Services, workshop:
     assert not delete(services.database, "alice", theirs)
     with services.database.transaction("alice") as connection:
         assert connection.execute(text("SELECT memory_system.record_edit(:id)"), {"id": theirs}).scalar_one() is False
+        assert connection.execute(text("SELECT memory_system.note_attributes(:id)"), {"id": theirs}).scalar_one() is False
         cosine = text("SELECT count(*) FROM nexus_memory.cosine_of(ARRAY[CAST(:id AS uuid)], CAST(:v AS public.vector), 1::smallint)")
         vector = str([0.1] * 384)
         assert connection.execute(cosine, {"id": theirs, "v": vector}).scalar_one() == 0

@@ -1,10 +1,10 @@
 """Working memory: PostgreSQL first, Redis after the commit, and what is read is what is stored whatever Redis does."""
 
+import hashlib
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
-from hashlib import sha1
 from typing import Any
 
 import pytest
@@ -59,7 +59,10 @@ def test_write_stands_in_both_stores_with_the_same_bytes_and_time(services: Serv
     assert is_new
     value = redis.get(keys.working("alice", "c"))
     assert isinstance(value, bytes)
-    assert sql.one("SELECT cache_sha1 FROM nexus_memory.working_memory_contexts").tobytes() == sha1(value).digest()
+    assert (
+        sql.one("SELECT cache_sha1 FROM nexus_memory.working_memory_contexts").tobytes()
+        == hashlib.sha1(b"nexus:working:alice:c\n" + value).digest()
+    )
     left = redis.pttl(keys.working("alice", "c"))
     assert view.expires_at is not None
     assert abs((view.expires_at - datetime.now(UTC)).total_seconds() * 1000 - left) < 500
@@ -271,7 +274,7 @@ def test_concurrent_writers_end_with_both_stores_equal(services: Services, redis
         rows = sql("SELECT cache_sha1 FROM nexus_memory.working_memory_contexts WHERE context_id = %s", f"c{number}")
         if value is not None:
             assert isinstance(value, bytes)
-            assert [bytes(row[0]) for row in rows] == [sha1(value).digest()]
+            assert [bytes(row[0]) for row in rows] == [hashlib.sha1(f"nexus:working:alice:c{number}\n".encode() + value).digest()]
 
 
 def test_value_that_postgresql_cannot_hold_is_refused(services: Services) -> None:

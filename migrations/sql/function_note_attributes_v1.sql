@@ -1,0 +1,18 @@
+-- Notes the attributes of an episode that the same transaction changed, at the last version that the ledger has. Its caller has made sure that they were as noted before: what was
+-- changed behind the service's back must not become right by the next legal change.
+CREATE FUNCTION memory_system.note_attributes(changed_episode_id uuid) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    agent text := memory_system.current_agent();
+BEGIN
+    UPDATE memory_system.ledger l SET attributes_sha256 =
+    -- include part_attributes_v1
+    FROM nexus_memory.zep_episodic_memory e
+    WHERE e.episode_id = changed_episode_id AND e.agent_id = agent AND e.xmin = pg_current_xact_id()::xid
+      AND l.ledger_seq = (SELECT k.ledger_seq FROM memory_system.ledger k
+                          WHERE k.episode_id = e.episode_id AND k.agent_id = e.agent_id AND k.event IN ('accepted', 'edited')
+                          ORDER BY k.version DESC, k.ledger_seq DESC LIMIT 1);
+    RETURN FOUND;
+END $$;
