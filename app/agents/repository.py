@@ -4,6 +4,7 @@ from sqlalchemy import Connection, text
 
 _FORGET_EPISODES = text("SELECT memory_system.forget_episodes(:most)")
 _FORGET_OTHERS = text("SELECT * FROM memory_system.forget_others(:most)")
+_FIXED_BLOCKS = text("SELECT count(*) FROM consciousness.memory_blocks WHERE agent_id = :agent_id AND read_only")
 _ROWS = text("SELECT store, row_count FROM memory_system.agent_rows()")
 
 
@@ -20,3 +21,8 @@ def forget_others(connection: Connection, most: int) -> dict[str, int]:
 def rows(connection: Connection) -> dict[str, int]:
     """Return how many rows each store holds of the transaction's agent."""
     return {row.store: row.row_count for row in connection.execute(_ROWS)}
+
+
+def fixed_blocks(connection: Connection, agent_id: str) -> int:
+    """Return how many read-only memory blocks the agent has."""
+    return int(connection.execute(_FIXED_BLOCKS, {"agent_id": agent_id}).scalar_one())

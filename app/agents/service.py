@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from uuid import UUID
 
 import structlog
+from sqlalchemy import Connection
 
 from app.agents import repository
 from app.audit import record
 from app.cache.agents import AgentCache
 from app.db import Database
-from app.errors import Unavailable
+from app.errors import PermissionDenied, Unavailable
 
 _log = structlog.get_logger(__name__)
 
@@ -46,7 +47,9 @@ class AgentService:
         with self._database.transaction(agent_id) as connection:
             return repository.rows(connection)
 
-    def forget(self, agent_id: str, by: UUID | None, when_forgotten: Callable[[int], None] = lambda _: None) -> Forgotten:
+    def forget(
+        self, agent_id: str, by: UUID | None, when_forgotten: Callable[[int], None] = lambda _: None, *, may_unlock: bool
+    ) -> Forgotten:
         """Delete everything of an agent from every store. Tombstones of its episodes stay in the ledger, without content hash and nonce.
 
         It works in many transactions: interrupted, it may be called again, and goes on.
@@ -55,11 +58,15 @@ class AgentService:
             agent_id: Whom.
             by: The key that asked for it, for the audit log; None for the command line.
             when_forgotten: Told after each step how many episodes it took.
+            may_unlock: Whether the caller may make a read-only block writable, and so may have it forgotten.
 
         Raises:
+            PermissionDenied: The agent has read-only blocks, and the caller may not unlock them; nothing was deleted.
             Unavailable: Redis could not be reached; PostgreSQL holds nothing of the agent any more, and the call may be repeated.
             DatabaseUnavailable: The call may be repeated.
         """
+        with self._database.transaction(agent_id) as connection:
+            _require_unlocked(connection, agent_id, may_unlock=may_unlock)
         deleted: Counter[str] = Counter({"episodes": 0})
         while True:
             with self._database.transaction(agent_id) as connection:
@@ -70,6 +77,7 @@ class AgentService:
                 break
         while True:
             with self._database.transaction(agent_id) as connection:
+                _require_unlocked(connection, agent_id, may_unlock=may_unlock)
                 others = repository.forget_others(connection, _ROWS_A_STEP)
             deleted.update(others)
             if max(others.values()) < _ROWS_A_STEP:
@@ -85,3 +93,8 @@ class AgentService:
         if keys is None:
             raise Unavailable("PostgreSQL holds nothing of the agent any more, but Redis could not be reached: repeat the request")
         return Forgotten(agent_id, dict(deleted) | {"redis_keys": keys}, remaining)
+
+
+def _require_unlocked(connection: Connection, agent_id: str, *, may_unlock: bool) -> None:
+    if not may_unlock and (fixed := repository.fixed_blocks(connection, agent_id)):
+        raise PermissionDenied(f"the agent has {fixed} read-only memory blocks: only an administrator forgets them")

@@ -12,7 +12,7 @@ from redis.exceptions import WatchError
 
 from app.cache import keys
 from app.cache.counting import observe_read, observe_write
-from app.cache.generations import as_generation, current_generation, raise_generation
+from app.cache.generations import as_generation, current_generation, raise_generation, read_while_writable
 from app.errors import OutcomeUnknown
 from app.redis_client import BestEffortRedis
 
@@ -42,7 +42,7 @@ class ContextCache:
 
         def fetch(redis: Any) -> tuple[bytes | None, str]:
             generation_key = keys.working_generation(agent_id)
-            now, value = redis.mget(generation_key, keys.working(agent_id, context_id))
+            now, value = read_while_writable(redis, generation_key, keys.working(agent_id, context_id))
             return value, (as_generation(now) or current_generation(redis, generation_key))
 
         answer = self._redis.attempt("read a working memory", fetch)

@@ -8,11 +8,28 @@ from typing import Any
 
 from redis import Redis
 
+from app.cache.keys import WRITABLE
+
 
 def current_generation(redis: Redis, key: str) -> str:
     """Return the mark under a key, making one when there is none."""
     (now,) = redis.mget(key)
     return as_generation(now) or _made(redis, key)
+
+
+def read_while_writable(redis: Redis, *names: str) -> list[bytes | None]:
+    """Return the values under keys, read in one trip with a write that changes nothing.
+
+    A Redis that answers and takes no writes (full, a replica, its disk full) holds values that another process could not void.
+
+    Raises:
+        RedisError: It is not to be had, or takes no writes.
+    """
+    with redis.pipeline(transaction=False) as pipeline:
+        pipeline.setrange(WRITABLE, 0, "")
+        pipeline.mget(*names)
+        values: list[bytes | None] = pipeline.execute()[1]
+    return values
 
 
 def as_generation(value: bytes | str | None) -> str:

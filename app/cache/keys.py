@@ -6,6 +6,9 @@ from collections.abc import Sequence
 DOORBELL = "nexus:doorbell"
 """Channel that is rung after a commit which made work for the dispatcher."""
 
+WRITABLE = "nexus:writable"
+"""Key of nothing: a write to it that changes nothing tells whether Redis takes writes."""
+
 
 def generation(agent_id: str) -> str:
     """Return the key of the number that every write of the agent's memory changes."""

@@ -9,7 +9,7 @@ from redis import Redis
 
 from app.cache import keys
 from app.cache.counting import observe_read, observe_write
-from app.cache.generations import as_generation, current_generation, raise_generation
+from app.cache.generations import as_generation, current_generation, raise_generation, read_while_writable
 from app.errors import OutcomeUnknown
 from app.redis_client import BestEffortRedis
 from app.serialization import to_json
@@ -31,7 +31,7 @@ class ListCache:
         """Return (items, generation): items is None on a miss, generation is None when Redis is not to be had."""
 
         def fetch(redis: Redis) -> tuple[list[dict[str, object]] | None, str]:
-            now, entry = redis.mget(keys.generation(agent_id), key)
+            now, entry = read_while_writable(redis, keys.generation(agent_id), key)
             generation = as_generation(now) or current_generation(redis, keys.generation(agent_id))
             return _items(entry, generation), generation
 

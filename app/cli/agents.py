@@ -107,7 +107,7 @@ def forget(agent: str, yes: bool, as_json: bool) -> None:
     if not yes:
         click.confirm(f"Delete {size['episodes']} episodes and everything else of {agent}?", abort=True, err=True)
     with progress_bar("episodes", size["episodes"]) as advance:
-        forgotten = services.agents.forget(agent, None, advance)
+        forgotten = services.agents.forget(agent, None, advance, may_unlock=True)
     if as_json:
         print_json(forgotten)
     else:

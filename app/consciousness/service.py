@@ -70,12 +70,18 @@ class ConsciousnessService:
             PermissionDenied: It is fixed and the caller may not unlock it.
         """
         with self._database.transaction(agent_id) as connection:
-            made = None
-            if expected_version in (None, 0):
-                made = repository.insert_block(connection, agent_id, label, value, read_only=bool(read_only))
+            made, standing = None, None
+            while made is None and standing is None:
+                if expected_version in (None, 0):
+                    made = repository.insert_block(connection, agent_id, label, value, read_only=bool(read_only))
+                if made is None:
+                    standing = repository.get_block(connection, agent_id, label, lock=True)
+                if expected_version is not None:
+                    break
+                # One that stood in the way was deleted before it could be locked: the label is free again.
             if made is not None:
                 return made, True
-            block = _of_version(repository.get_block(connection, agent_id, label, lock=True), expected_version)
+            block = _of_version(standing, expected_version)
             if block.read_only and read_only is False:
                 if not may_unlock:
                     raise PermissionDenied("only an administrator makes a read-only block writable")

@@ -7,11 +7,15 @@ AS $$
 DECLARE
     agent text := memory_system.current_agent();
     forgotten bigint;
+    oldest uuid[];
 BEGIN
+    -- The rows are locked in the order of every other writer before they are deleted, and one forgets an agent at a time.
+    PERFORM pg_advisory_xact_lock(hashtextextended('nexus forget ' || agent, 0));
+    oldest := ARRAY(SELECT o.episode_id FROM nexus_memory.zep_episodic_memory o WHERE o.agent_id = agent ORDER BY o.seq LIMIT most);
+    PERFORM 1 FROM nexus_memory.zep_episodic_memory e WHERE e.episode_id = ANY (oldest) ORDER BY e.episode_id FOR UPDATE;
     WITH gone AS (
         DELETE FROM nexus_memory.zep_episodic_memory e
-        WHERE e.agent_id = agent AND e.episode_id IN (
-            SELECT o.episode_id FROM nexus_memory.zep_episodic_memory o WHERE o.agent_id = agent ORDER BY o.seq LIMIT most)
+        WHERE e.agent_id = agent AND e.episode_id = ANY (oldest)
         RETURNING e.episode_id, e.seq, e.version, e.receipt_nonce, e.content_sha256, e.idempotency_key
     ), erased AS (
         UPDATE memory_system.ledger l SET content_sha256 = NULL, nonce = NULL, attributes_sha256 = NULL FROM gone g WHERE l.episode_id = g.episode_id

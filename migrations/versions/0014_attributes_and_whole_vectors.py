@@ -1,4 +1,4 @@
-"""Verification covers what an episode holds beside its content, and vectors as a whole; everything is walked by row, not by number.
+"""Verification covers what an episode holds beside its content, and vectors as a whole, and walks rows; forgetting locks in order.
 
 Older code goes on: what it changes of an episode's tags or metadata is not noted, and shows as altered until it is written again.
 
@@ -29,6 +29,7 @@ def upgrade() -> None:
         "function_record_edit_v2",
         "function_delete_episode_v2",
         "function_forget_episodes_v2",
+        "function_forget_others_v2",
         "function_verification_facts_v2",
         "function_repair_vectors_v2",
         "function_repair_semantic_vectors_v2",
@@ -41,6 +42,7 @@ def downgrade() -> None:
         "function_repair_semantic_vectors_v1",
         "function_repair_vectors_v1",
         "function_verification_facts_v1",
+        "function_forget_others_v1",
         "function_forget_episodes_v1",
         "function_delete_episode_v1",
         "function_record_edit_v1",

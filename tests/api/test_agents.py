@@ -1,5 +1,7 @@
 """Forgetting an agent over HTTP: in every store, with proof, and nobody else."""
 
+import threading
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -7,8 +9,10 @@ from redis import Redis
 
 from app.bootstrap import Services
 from app.config import Settings
+from app.consciousness.models import NewCheckpoint
 from tests.api.conftest import Caller
 from tests.api.test_transfer import fill
+from tests.factories.episodes import new_episode
 from tests.factories.statements import Sql
 
 
@@ -19,17 +23,17 @@ def redis(database_settings: Settings) -> Iterator[Redis]:
 
 
 def test_agent_is_forgotten_everywhere_and_others_are_not(
-    alice: Caller, bob: Caller, drain: Callable[[], int], redis: Redis, sql: Sql, services: Services
+    alice: Caller, bob: Caller, caller: Callable[..., Caller], drain: Callable[[], int], redis: Redis, sql: Sql, services: Services
 ) -> None:
-    for caller in (alice, bob):
-        fill(caller)
-        caller.get("/memory/episodic/recent")
-        caller.get("/memory/working/plan")
+    for agent in (alice, bob):
+        fill(agent)
+        agent.get("/memory/episodic/recent")
+        agent.get("/memory/working/plan")
     # Names that would catch another agent's keys if a pattern were loose.
     bob.put("/memory/working/alice", {"active_content": {"of": "bob"}})
     drain()
     kept = len(list(redis.scan_iter("nexus:*:bob*")))
-    answer = alice.delete("/agents/alice")
+    answer = caller("admin").delete("/agents/alice")
     assert answer.status_code == 200
     body = answer.get_json()
     assert body["deleted"] | {"redis_keys": 0} == {
@@ -55,6 +59,52 @@ def test_agent_is_forgotten_everywhere_and_others_are_not(
     assert alice.post("/memory/action", {"content": "again", "idempotency_key": "k-1"}).status_code == 410
     ((action, subject, details),) = sql("SELECT action, subject, details FROM memory_system.audit_log WHERE action = 'forget agent'")
     assert (action, subject, details["deleted"]["episodes"]) == ("forget agent", "alice", 4)
+
+
+def test_agent_does_not_get_round_its_read_only_blocks(alice: Caller, caller: Callable[..., Caller], sql: Sql) -> None:
+    alice.post("/memory/action", {"content": "x"})
+    assert alice.put("/consciousness/blocks/rules", {"value": "do no harm", "read_only": True}).status_code == 201
+    answer = alice.delete("/agents/alice")
+    assert (answer.status_code, answer.get_json()["code"]) == (403, "permission_denied")
+    assert sql("SELECT (SELECT count(*) FROM nexus_memory.zep_episodic_memory), (SELECT count(*) FROM consciousness.memory_blocks)") == [
+        (1, 1)
+    ]
+    body = caller("admin").delete("/agents/alice").get_json()
+    assert (body["deleted"]["memory_blocks"], body["remaining"]["memory_blocks"]) == (1, 0)
+
+
+def test_forgetting_never_deadlocks_with_writes(alice: Caller, caller: Callable[..., Caller], services: Services, sql: Sql) -> None:
+    labels = [f"block-{number}" for number in range(40)]
+    stop = threading.Event()
+    failed: list[Exception] = []
+
+    def write_on(backwards: bool) -> None:
+        while not stop.is_set():
+            try:
+                for label in reversed(labels) if backwards else labels:
+                    services.consciousness.put_block("alice", label, "x", read_only=None, expected_version=None, may_unlock=True)
+                services.consciousness.checkpoint("alice", NewCheckpoint("kind", {}, {}))
+                services.episodes.store_many("alice", [new_episode(f"text {n}") for n in range(20)])
+            except Exception as error:  # noqa: BLE001 - whatever it is, it is the finding
+                failed.append(error)
+                return
+
+    def repair_on() -> None:
+        ids = "ARRAY(SELECT episode_id FROM nexus_memory.zep_episodic_memory ORDER BY random() LIMIT 50)"
+        while not stop.is_set():
+            sql(f"SELECT memory_system.repair_vectors({ids})")
+
+    threads = [threading.Thread(target=write_on, args=(backwards,)) for backwards in (False, True)]
+    threads.append(threading.Thread(target=repair_on))
+    for thread in threads:
+        thread.start()
+    deadline = time.monotonic() + 4
+    while time.monotonic() < deadline:
+        services.agents.forget("alice", None, may_unlock=True)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert failed == []
 
 
 def test_unknown_agent_is_forgotten_without_harm(caller: Callable[..., Caller]) -> None:

@@ -215,6 +215,31 @@ def test_failure_of_redis_fails_no_request_and_leaves_nothing_stale(fails: Calla
     assert place.step("c") == 3
 
 
+@pytest.mark.parametrize("fails", [is_full, is_read_only], ids=lambda fails: fails.__name__.replace("_", " "))
+def test_redis_that_answers_and_takes_no_writes_serves_no_other_process(
+    fails: Callable[[Place], Callable[[], None]], place: Place, database_settings: Settings, encoder: FakeEncoder
+) -> None:
+    settings = database_settings.model_copy(update={"redis_url": f"redis://127.0.0.1:{place.redis.port}/0"})
+    services = build_services(settings, load=lambda _: encoder)
+    client = create_app(settings, services).test_client()
+    client.environ_base |= place.client.environ_base
+    other = Place(client, place.redis, place.redis_proxy, place.database_proxy, place.password, services)
+    assert (place.put("c", 1), place.put("gone", 1), place.note("before")) == (201, 201, 201)
+    assert (other.step("c"), other.step("gone"), other.recent()) == (1, 1, ["before"])
+    mend = fails(place)
+    try:
+        assert (place.put("c", 2), place.delete("gone"), place.note("during")) == (200, 200, 201)
+        assert (other.step("c"), other.step("gone"), other.recent()) == (2, None, ["during", "before"])
+        other.forget_the_pause()
+        assert (other.step("c"), other.step("gone"), other.recent()) == (2, None, ["during", "before"])
+    finally:
+        mend()
+    wait_until(lambda: b'"step":1' not in (place.value("c") or b"") and place.value("gone") is None, 10, "what is owed is not paid")
+    other.forget_the_pause()
+    assert (other.step("c"), other.step("gone"), other.recent()) == (2, None, ["during", "before"])
+    services.database.close()
+
+
 def test_redis_that_is_down_at_the_start_is_used_once_it_is_there(place: Place, database_settings: Settings, encoder: FakeEncoder) -> None:
     place.redis.kill()
     try:

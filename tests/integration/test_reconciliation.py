@@ -321,6 +321,7 @@ def test_semantic_memories_loaded_without_triggers_are_enqueued(services: Servic
 def test_values_that_changed_places_are_found(services: Services, reconciler: ReconciliationService, redis: Redis, sql: Sql) -> None:
     fill(services, 12)
     first, second = redis.get(key(3)), redis.get(key(7))
+    assert isinstance(first, bytes) and isinstance(second, bytes)
     redis.set(key(3), second, keepttl=True)
     redis.set(key(7), first, keepttl=True)
     report = reconciler.run("working")

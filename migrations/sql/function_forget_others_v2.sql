@@ -1,0 +1,34 @@
+-- Deletes everything of the current agent but its episodes, up to `most` rows of each table, and returns how many went from each.
+-- Read-only blocks too, if the caller says so: whether he may is for the service to know, which has asked before.
+CREATE FUNCTION memory_system.forget_others(most integer)
+RETURNS TABLE (semantic_memories bigint, working_contexts bigint, memory_blocks bigint, checkpoints bigint, projects bigint)
+LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+DECLARE
+    agent text := memory_system.current_agent();
+BEGIN
+    -- Rows of a table are locked in the order of every other writer before they are deleted, and one forgets an agent at a time.
+    PERFORM pg_advisory_xact_lock(hashtextextended('nexus forget ' || agent, 0));
+    PERFORM 1 FROM nexus_memory.semantic_memories s WHERE s.memory_id IN (
+        SELECT o.memory_id FROM nexus_memory.semantic_memories o WHERE o.agent_id = agent ORDER BY o.seq LIMIT most)
+        ORDER BY s.memory_id FOR UPDATE;
+    DELETE FROM nexus_memory.semantic_memories WHERE memory_id IN (
+        SELECT s.memory_id FROM nexus_memory.semantic_memories s WHERE s.agent_id = agent ORDER BY s.seq LIMIT most);
+    GET DIAGNOSTICS semantic_memories = ROW_COUNT;
+    DELETE FROM nexus_memory.working_memory_contexts w WHERE w.agent_id = agent AND w.context_id IN (
+        SELECT c.context_id FROM nexus_memory.working_memory_contexts c WHERE c.agent_id = agent LIMIT most);
+    GET DIAGNOSTICS working_contexts = ROW_COUNT;
+    PERFORM 1 FROM consciousness.memory_blocks b WHERE b.agent_id = agent ORDER BY b.label FOR UPDATE;
+    UPDATE consciousness.memory_blocks b SET read_only = false WHERE b.agent_id = agent AND b.read_only;
+    DELETE FROM consciousness.memory_blocks b WHERE b.agent_id = agent;
+    GET DIAGNOSTICS memory_blocks = ROW_COUNT;
+    DELETE FROM consciousness.consciousness_checkpoints WHERE checkpoint_id IN (
+        SELECT k.checkpoint_id FROM consciousness.consciousness_checkpoints k WHERE k.agent_id = agent LIMIT most);
+    GET DIAGNOSTICS checkpoints = ROW_COUNT;
+    DELETE FROM nexus_memory.projects p WHERE p.agent_id = agent
+        AND NOT EXISTS (SELECT 1 FROM nexus_memory.zep_episodic_memory e WHERE e.agent_id = agent AND e.project_id = p.project_id);
+    GET DIAGNOSTICS projects = ROW_COUNT;
+    DELETE FROM memory_system.agent_models m WHERE m.agent_id = agent;
+    RETURN NEXT;
+END $$;
