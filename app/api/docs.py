@@ -7,6 +7,7 @@ from flask import Blueprint, Response, current_app
 from flask_openapi3.openapi import OpenAPI
 from werkzeug.exceptions import NotFound
 
+from app.api import examples
 from app.api.answers import json_answer
 from app.api.policies import ROUTE_POLICIES, Access
 from app.api.problems import PROBLEM_TYPE
@@ -103,7 +104,16 @@ def _complete(operation: dict[str, Any], endpoint: str) -> None:
         operation["parameters"].append(_IDEMPOTENCY_HEADER)
     refusals |= _REFUSALS.get(endpoint, {})
     if endpoint == "transfer.import_memory":
-        operation["requestBody"] = {"required": True, "content": {NDJSON: {"schema": {"type": "string"}}}}
+        operation["requestBody"] = {"required": True, "content": {NDJSON: {"schema": {"type": "string"}, "example": examples.LINES}}}
+    in_path = [parameter for parameter in operation.get("parameters", ()) if parameter["in"] == "path"]
+    for parameter in in_path:
+        parameter["example"] = examples.PATHS[parameter["name"]]
+    if in_path:
+        # A name with a slash in it is another path.
+        refusals.setdefault("404", "There is no such path")
+    for content_type, content in operation.get("requestBody", {}).get("content", {}).items():
+        if content_type == "application/json":
+            content["examples"] = {name: {"summary": name, "value": value} for name, value in examples.BODIES[endpoint].items()}
     if policy is not Access.OPEN:
         answers["422"] = {"description": "Invalid input", "content": {PROBLEM_TYPE: _PROBLEM}}
     else:

@@ -7,37 +7,35 @@ from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from app.api.answers import json_answer
 from app.api.authentication import find_agent
-from app.api.schemas.operations import StatsQuery
+from app.api.schemas.operations import HealthAnswer, LivenessAnswer, ReadinessAnswer, StatsAnswer, StatsQuery
 from app.api.services import request_metrics, services
 from app.errors import InvalidRequest
 from app.observability.metrics import DatabaseReadings, render_database
 
 blueprint = APIBlueprint("operations", __name__, abp_tags=[Tag(name="operations")])
 
-_JSON_OBJECT = {"content": {"application/json": {"schema": {"type": "object"}}}}
 
-
-@blueprint.get("/health", responses={200: _JSON_OBJECT, 503: _JSON_OBJECT})
+@blueprint.get("/health", responses={200: HealthAnswer, 503: HealthAnswer})
 def get_health() -> Response:
     """Show every component with its latency; 503 when memory does not work."""
     report = services().health.report()
     return json_answer(report, 503 if report.status == "unhealthy" else 200)
 
 
-@blueprint.get("/health/live", responses={200: _JSON_OBJECT})
+@blueprint.get("/health/live", responses={200: LivenessAnswer})
 def get_liveness() -> Response:
     """Say that the process answers; nothing else is looked at."""
     return json_answer({"status": "alive"})
 
 
-@blueprint.get("/health/ready", responses={200: _JSON_OBJECT, 503: _JSON_OBJECT})
+@blueprint.get("/health/ready", responses={200: ReadinessAnswer, 503: ReadinessAnswer})
 def get_readiness() -> Response:
     """Say whether this process can serve requests now."""
     is_ready, reason = services().health.ready()
     return json_answer({"status": "ready" if is_ready else "not_ready", "reason": reason}, 200 if is_ready else 503)
 
 
-@blueprint.get("/stats", responses={200: _JSON_OBJECT})
+@blueprint.get("/stats", responses={200: StatsAnswer})
 def get_stats(query: StatsQuery) -> Response:
     """Show totals and the queue: of one agent when named, or when the key is bound to one, else of all."""
     agent_id = find_agent(query.agent_id)

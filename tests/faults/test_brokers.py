@@ -232,6 +232,14 @@ _MALFORMED: list[tuple[object, str, dict[str, object]]] = [
     ([[], _SOUND, {}], _JSON, {"task": ["embedding"]}),
     ([[], _SOUND, {}], _JSON, {"id": None}),
     ([[], _SOUND, {}], _JSON, {"eta": "tomorrow"}),
+    ([[], _SOUND, {}], _JSON, {"stamped_headers": 3}),
+    ([[], _SOUND, {}], _JSON, {"stamped_headers": ["a"], "stamps": 5}),
+    ([[], _SOUND, {}], _JSON, {"stamped_headers": "a", "stamps": [1]}),
+    ([[], _SOUND, {}], _JSON, {"expires": 5}),
+    ([[], _SOUND, {}], _JSON, {"shadow": ["x"]}),
+    ([[], _SOUND, {}], _JSON, {"root_id": {}, "parent_id": 7, "origin": []}),
+    ([[], _SOUND, {}], _JSON, {"retries": "many", "group": 5, "replaced_task_nesting": "deep"}),
+    ([[], _SOUND, {"callbacks": 5, "errbacks": "x", "chord": {"task": 1}, "chain": 7}], _JSON, {}),
     ([[], _SOUND | {"target_ids": ["x"]}, {}], _JSON, {}),
     ([[], _SOUND | {"model_id": 10**30}, {}], _JSON, {}),
     ([[1, 2], _SOUND | {"more": 1}, {}], _JSON, {}),
@@ -241,6 +249,15 @@ _MALFORMED: list[tuple[object, str, dict[str, object]]] = [
 ]
 
 
+def _publish_malformed(celery_setup: CeleryTestSetup) -> None:
+    with celery_setup.app.producer_pool.acquire(block=True) as producer:
+        for queue, (body, content_type, headers) in product(("embed.hi", "embed.bulk"), _MALFORMED):
+            sound: dict[str, object] = {"task": EMBED_BATCH, "id": str(uuid4()), "timelimit": [None, None], "eta": None, "lang": "py"}
+            given = {name: value for name, value in {**sound, **headers}.items() if value is not ...}
+            encoded = json.dumps(body).encode()
+            producer.publish(encoded, routing_key=queue, content_type=content_type, content_encoding="utf-8", headers=given)
+
+
 @pytest.mark.short
 @BOTH
 def test_malformed_messages_are_discarded_and_hold_nobody_up(case: Case, celery_setup: CeleryTestSetup) -> None:
@@ -248,15 +265,17 @@ def test_malformed_messages_are_discarded_and_hold_nobody_up(case: Case, celery_
     case.floods_broker = True
     workers = [node.process.pid for node in case.world.workers]
     left = case.world.broker.depth()
-    with celery_setup.app.producer_pool.acquire(block=True) as producer:
-        for body, content_type, headers in _MALFORMED:
-            sound: dict[str, object] = {"task": EMBED_BATCH, "id": str(uuid4()), "timelimit": [None, None], "eta": None, "lang": "py"}
-            given = {name: value for name, value in {**sound, **headers}.items() if value is not ...}
-            encoded = json.dumps(body).encode()
-            producer.publish(encoded, routing_key="embed.hi", content_type=content_type, content_encoding="utf-8", headers=given)
+    # Once while every child is free, and once while all are at work: Celery looks at a message in another place then.
+    _publish_malformed(celery_setup)
+    _wait_taken(case, left)
+    case.world.switches.set("delay", "0.5")
+    case.write(100)
+    case.wait_in_flight(32)
+    _publish_malformed(celery_setup)
+    case.world.switches.clear("delay")
     case.write(100, importance=0.9)
     with case.fault():
-        case.wait_done(100)
+        case.wait_done(200)
         _wait_taken(case, left)
     assert [node.process.pid for node in case.world.workers] == workers
     assert all(node.process.is_running for node in case.world.workers)
