@@ -7,6 +7,8 @@ from http import HTTPStatus
 
 from gunicorn import util
 
+from app.security_headers import SECURITY_HEADERS
+
 
 def write_problem(client: socket.socket, status: int, reason: str, message: str) -> None:
     """Answer a request that could not be parsed; the message quotes input and is left to the log.
@@ -30,11 +32,15 @@ def write_problem(client: socket.socket, status: int, reason: str, message: str)
             "request_id": request_id,
         }
     ).encode()
-    head = (
-        f"HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: application/problem+json\r\n"
-        f"X-Request-ID: {request_id}\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
-    util.write_nonblock(client, head.encode("latin-1") + body)
+    headers = {
+        "Connection": "close",
+        "Content-Type": "application/problem+json",
+        "X-Request-ID": request_id,
+        "Content-Length": str(len(body)),
+        **SECURITY_HEADERS,
+    }
+    head = "".join(f"{name}: {value}\r\n" for name, value in headers.items())
+    util.write_nonblock(client, f"HTTP/1.1 {status} {reason}\r\n{head}\r\n".encode("latin-1") + body)
 
 
 def install() -> None:

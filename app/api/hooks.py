@@ -7,14 +7,7 @@ from flask import Flask, Response, g, request
 from opentelemetry.trace import Span, Status, StatusCode
 
 from app.observability import context, metrics, tracing
-
-_HEADERS = {
-    "X-Content-Type-Options": "nosniff",
-    "X-Frame-Options": "DENY",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
-}
+from app.security_headers import SECURITY_HEADERS
 
 
 def _begin() -> None:
@@ -27,10 +20,10 @@ def _begin() -> None:
 def _finish(response: Response) -> Response:
     response.headers["X-Request-ID"] = g.request_id
     if "Content-Security-Policy" in response.headers:  # The page of the documentation has headers of its own.
-        for name, value in _HEADERS.items():
+        for name, value in SECURITY_HEADERS.items():
             response.headers.setdefault(name, value)
     else:
-        response.headers.extend(_HEADERS)
+        response.headers.extend(SECURITY_HEADERS)
     seconds = time.perf_counter() - g.started
     rule = request.url_rule.rule if request.url_rule is not None else None
     structlog.get_logger().info(

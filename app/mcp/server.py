@@ -8,14 +8,16 @@ import anyio
 import uvicorn
 from mcp.server.transport_security import TransportSecuritySettings
 from starlette.applications import Starlette
-from starlette.datastructures import Headers
+from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import JSONResponse
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.client.asynchronous import AsyncNexusClient
 from app.config import Settings
 from app.errors import ConfigurationError
 from app.mcp.tools import build_server
+from app.observability.logs import configure_logging
+from app.security_headers import SECURITY_HEADERS
 
 VERSION = "1.0.0"
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
@@ -50,6 +52,25 @@ class RequireKey:
         await self._app(scope, receive, send)
 
 
+class SecurityHeaders:
+    """Adds to every answer what keeps a browser from taking it for something else, or from keeping it."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Handle one request."""
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in SECURITY_HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
+
+
 def api_url(settings: Settings) -> str:
     """Return where the API listens."""
     if settings.mcp_api_url:
@@ -77,12 +98,16 @@ def http_app(settings: Settings) -> Starlette:
         json_response=True, stateless_http=True, transport_security=security, max_request_body_size=settings.max_body_bytes
     )
     app.add_middleware(RequireKey)
+    app.add_middleware(SecurityHeaders)
     return app
 
 
 def serve_http(settings: Settings) -> None:
     """Serve on loopback until told to stop."""
-    uvicorn.run(http_app(settings), host="127.0.0.1", port=settings.mcp_port, log_level="warning", access_log=False, server_header=False)
+    # Before the SDK's server is made: it sets up a log of its own where there is none.
+    configure_logging(settings, "mcp")
+    app = http_app(settings)
+    uvicorn.run(app, host="127.0.0.1", port=settings.mcp_port, log_config=None, access_log=False, server_header=False)
 
 
 def serve_stdio(settings: Settings) -> None:
@@ -100,5 +125,6 @@ def serve_stdio(settings: Settings) -> None:
             raise ConfigurationError(f"NEXUS_API_KEY_FILE: cannot read {file}: {error.strerror}") from error
     if not key:
         raise ConfigurationError("set NEXUS_API_KEY_FILE to the file of the agent's key, or NEXUS_API_KEY to the key")
+    configure_logging(settings, "mcp")
     url, agent_id = api_url(settings), os.environ.get("NEXUS_AGENT_ID")
     anyio.run(build_server(lambda _: AsyncNexusClient(url, key, agent_id), VERSION).run_stdio_async)

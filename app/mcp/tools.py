@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any, cast
 
-from mcp.server.mcpserver import Context, MCPServer
+from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp_types import ToolAnnotations
 from pydantic import Field
@@ -11,6 +11,7 @@ from pydantic import Field
 from app.client.asynchronous import AsyncNexusClient
 from app.client.transport import NexusApiError
 from app.client.types import MemoryType, Mode, Priority
+from app.mcp.strict import StrictServer
 
 OpenClient = Callable[[Mapping[str, str] | None], AsyncNexusClient]
 """Returns a client with the key of a request's headers, or, without a request, with that of the process."""
@@ -26,14 +27,14 @@ Tags = Annotated[list[str], Field(description="Tags, to filter by later.")]
 Limit = Annotated[int, Field(ge=1, le=100, description="How many at most.")]
 
 
-def build_server(open_client: OpenClient, version: str) -> MCPServer[Any]:
+def build_server(open_client: OpenClient, version: str) -> StrictServer:
     """Return the server with its tools.
 
     Args:
         open_client: Opens a client for one call.
         version: What the server says of itself.
     """
-    server: MCPServer[Any] = MCPServer("nexus-cerebro", instructions=_INSTRUCTIONS, version=version, log_level="WARNING")
+    server = StrictServer("nexus-cerebro", instructions=_INSTRUCTIONS, version=version, log_level="WARNING")
 
     async def call(context: Context[Any, Any], use: Callable[[AsyncNexusClient], Any]) -> Any:
         request = context.request_context.request

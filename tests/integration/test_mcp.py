@@ -178,6 +178,21 @@ def test_wrong_arguments_are_named_and_not_repeated(running: Running) -> None:
     asyncio.run(story())
 
 
+def test_unknown_arguments_and_tools_are_refused_and_no_value_is_repeated(running: Running) -> None:
+    async def story() -> None:
+        async with over_http(running, running.ada) as client:
+            assert all(tool.input_schema["additionalProperties"] is False for tool in (await client.list_tools()).tools)
+            refused = refusal(await client.call_tool("store_memory", {"content": "kept", "agent_id": "bob", "importance": 1}))
+            assert refused == ("invalid_request: agent_id: this tool has no such argument; importance: this tool has no such argument")
+            assert answer(await client.call_tool("recent_memories", {}))["items"] == []
+            for arguments in ({"query": "q", "limit": "xyzzy"}, {"query": "q", "mode": "xyzzy"}, {"query": ["xyzzy"]}):
+                refused = refusal(await client.call_tool("search_memory", arguments))
+                assert refused.startswith("invalid_request: ") and "xyzzy" not in refused
+            assert "xyzzy" not in refusal(await client.call_tool("xyzzy", {}))
+
+    asyncio.run(story())
+
+
 HELLO = {
     "jsonrpc": "2.0",
     "id": 1,
@@ -204,6 +219,7 @@ def test_host_origin_and_key_of_a_request_are_looked_at(headers: dict[str, str],
     if status == 401:
         assert response.headers["WWW-Authenticate"].startswith("Bearer")
     assert running.ada not in response.text
+    assert (response.headers["X-Content-Type-Options"], response.headers["Cache-Control"]) == ("nosniff", "no-store")
 
 
 def test_log_of_the_process_holds_no_content_and_no_key(running: Running, tmp_path: Path) -> None:
@@ -216,6 +232,7 @@ def test_log_of_the_process_holds_no_content_and_no_key(running: Running, tmp_pa
     log = (tmp_path / "mcp.log").read_text()
     assert "xyzzy" not in log
     assert running.ada not in log
+    assert all(json.loads(line)["level"] for line in log.splitlines())
 
 
 def test_stdio_without_a_key_says_what_to_do(tmp_path: Path) -> None:
