@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import DataError, DBAPIError, DisconnectionError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from app import db_wait
 from app.config import Role, Settings
 from app.errors import Conflict, DatabaseUnavailable, InvalidRequest, OutcomeUnknown
 
@@ -56,7 +57,8 @@ class Database:
             # An error's text travels into logs and Celery's events; what an agent remembers must not.
             hide_parameters=True,
             connect_args={
-                "connect_timeout": settings.database_connect_timeout_seconds,
+                # libpq's own limit counts only where psycopg2 does not wait by ours.
+                "connection_factory": db_wait.waiting_for(settings.database_connect_timeout_seconds),
                 "application_name": application_name,
                 # A server that vanished from the network is noticed within half a minute, also while an answer is waited for.
                 "keepalives_idle": 10,
@@ -66,6 +68,8 @@ class Database:
                 "options": options,
             },
         )
+        db_wait.install()
+        event.listen(self.engine, "connect", lambda connection, _record: db_wait.limit(connection, seconds))
         _ping_after_idling(self.engine)
 
     @contextmanager
@@ -78,7 +82,7 @@ class Database:
             traceparent: W3C trace context that queue rows made here remember; needs an agent.
 
         Raises:
-            DatabaseUnavailable: No connection could be had, or it was lost; nothing took effect.
+            DatabaseUnavailable: No connection could be had, or it was lost or stood still; nothing took effect.
             OutcomeUnknown: It was lost during the commit, which may have taken effect; an idempotency key settles it.
             InvalidRequest: PostgreSQL cannot represent a value.
             Conflict: A row that this one refers to was deleted meanwhile.

@@ -20,6 +20,9 @@ _log = structlog.get_logger(__name__)
 # DataError: a part of the message that kombu writes back to Redis is of no kind that Redis takes.
 _NO_MESSAGE = (TypeError, ValueError, LookupError, AttributeError, RecursionError, DataError)
 
+_WITHOUT_END = -1
+"""What Redis says of the time that a key has left which has no end."""
+
 Receive = Callable[[Any], Any]
 
 
@@ -68,10 +71,18 @@ class QoS(redis.QoS):
 
     def restore_visible(self, *args: Any, **options: Any) -> None:
         """Put back what nobody acknowledged in time."""
+        self._free_mutex()
         try:
             super().restore_visible(*args, **options)  # type: ignore[no-untyped-call]
         except ResponseError as error:
             self.channel.mend(error)
+
+    def _free_mutex(self) -> None:
+        """Remove a lock without an end, which none of kombu's is: as long as it stands, nobody puts anything back."""
+        with self.channel.conn_or_acquire() as client:
+            if client.ttl(self.unacked_mutex_key) == _WITHOUT_END:
+                client.delete(self.unacked_mutex_key)
+                _log.warning("foreign_key_removed", key=self.unacked_mutex_key, action="find out who else writes to the broker")
 
     def restore_by_tag(self, tag: Any, client: Any = None, leftmost: bool = False) -> None:
         """Put a message back that nobody acknowledged in time; what stands there and is none is removed.

@@ -12,6 +12,7 @@ from redis.exceptions import RedisError
 
 from app.config import Settings
 from app.db import Database
+from app.db_wait import answers_within
 from app.errors import ConfigurationError, DatabaseUnavailable
 from app.integrity.service import IntegrityService
 from app.queue import repository as queue_repository
@@ -24,6 +25,9 @@ Status = Literal["healthy", "degraded", "unhealthy"]
 _NAMED_PROBLEMS = 3
 _RANK: dict[Status, int] = {"healthy": 0, "degraded": 1, "unhealthy": 2}
 
+
+_PATIENCE_SECONDS = 2.0
+"""How long PostgreSQL may take to answer a question that takes it a millisecond."""
 
 _PROBE = "nexus:health"
 """A key that holds nothing and lives for a second."""
@@ -80,7 +84,7 @@ class HealthService:
     def ready(self) -> tuple[bool, str]:
         """Return whether this process can serve every request now, and if not, why."""
         try:
-            with self._database.transaction() as connection:
+            with answers_within(_PATIENCE_SECONDS), self._database.transaction() as connection:
                 workers.alive(connection, self._settings.worker_silence_seconds)
         except DatabaseUnavailable as error:
             return False, error.message
@@ -105,7 +109,7 @@ class HealthService:
 
     def _postgresql(self) -> Component:
         try:
-            with self._database.transaction() as connection:
+            with answers_within(_PATIENCE_SECONDS), self._database.transaction() as connection:
                 workers.alive(connection, self._settings.worker_silence_seconds)
         except DatabaseUnavailable as error:
             return Component("unhealthy", f"{error.message}; nothing can be stored or found")

@@ -80,6 +80,8 @@ class Proxy:
 
     async def _close(self) -> None:
         self._server.close()
+        # What was accepted in this moment begins, so that it is cut as well.
+        await asyncio.sleep(0)
         await self._cut()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

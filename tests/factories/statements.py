@@ -1,9 +1,11 @@
 """Statements by hand, past the service: for faults, and for looking at what is really stored."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TextIO
 
 from psycopg2 import extensions
+
+from app import db_wait
 
 
 @dataclass(frozen=True)
@@ -22,3 +24,13 @@ class Sql:
         """Return the only column of the only row."""
         ((value,),) = self(statement, *parameters)
         return value
+
+
+def copy_in(connection: extensions.connection, statement: str, lines: TextIO) -> None:
+    """Run a COPY FROM STDIN. psycopg2 has none while answers are waited for by a callback, which is the process's."""
+    extensions.set_wait_callback(None)
+    try:
+        with connection.cursor() as cursor:
+            cursor.copy_expert(statement, lines)
+    finally:
+        db_wait.install()

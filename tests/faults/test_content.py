@@ -9,6 +9,7 @@ from uuid import UUID
 import pytest
 
 from tests.factories.processes import wait_until
+from tests.factories.statements import copy_in
 from tests.faults.case import Case
 from tests.faults.switches import poison
 
@@ -158,7 +159,7 @@ def test_update_that_changes_no_content_makes_no_work(case: Case, assignment: st
 def test_bulk_copy_and_upsert(case: Case) -> None:
     with closing(case.world.superuser()) as connection, connection.cursor() as cursor, case.fault():
         lines = StringIO("".join(f"{case.agent}\t{case.sentence()}\n" for _ in range(2000)))
-        cursor.copy_expert("COPY nexus_memory.zep_episodic_memory (agent_id, content) FROM STDIN", lines)
+        copy_in(connection, "COPY nexus_memory.zep_episodic_memory (agent_id, content) FROM STDIN", lines)
         cursor.execute("SELECT episode_id FROM nexus_memory.zep_episodic_memory WHERE agent_id = %s", (case.agent,))
         case.ids += [UUID(str(row[0])) for row in cursor.fetchall()]
     case.drain()

@@ -4,6 +4,7 @@ Redis is a server of its own that is really down, killed, frozen, full, read-onl
 """
 
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from sqlalchemy import make_url
 from app.bootstrap import Services, build_services
 from app.cache import keys
 from app.config import Settings
+from app.db import Database
 from app.factory import create_app
 from app.stack.layout import Layout
 from tests.factories.encoder import FakeEncoder
@@ -181,6 +183,13 @@ def refuses_the_password(place: Place) -> Callable[[], None]:
     return lambda: set_password(place.password)
 
 
+def pooled(database: Database) -> list[Any]:
+    """Return the driver's connections that lie in the pool."""
+    with ExitStack() as stack:
+        taken = [stack.enter_context(database.engine.connect()) for _ in range(database.engine.pool.checkedin())]  # type: ignore[attr-defined]
+        return [connection.connection.dbapi_connection for connection in taken]
+
+
 FAILURES = (
     is_killed,
     dies_in_mid_request,
@@ -274,6 +283,25 @@ def test_postgresql_out_of_reach_fails_writes_and_leaves_redis_alone(place: Plac
     assert (place.put("c", 2), place.delete("c"), place.note("lost?")) == (503, 503, 503)
     assert place.value("c") == before
     assert place.step("c") == 1, "what Redis holds is read without PostgreSQL"
+
+
+def test_postgresql_that_stands_still_holds_nobody_for_long(place: Place) -> None:
+    """Its network is alive and it says nothing, as with a disk that hangs: no keepalive and no timeout of its own ends the wait."""
+    assert (place.put("c", 1), place.note("before")) == (201, 201)
+    assert place.services.health.report().components["postgresql"]["status"] == "healthy"
+    for connection in pooled(place.services.database):
+        connection.answer_seconds = 1.0
+    place.database_proxy.black_hole()
+    began = time.monotonic()
+    assert place.note("lost?") == 503
+    assert time.monotonic() - began < 4
+    began = time.monotonic()
+    health = place.services.health.report()
+    assert (health.status, health.components["postgresql"]["status"]) == ("unhealthy", "unhealthy")
+    assert not place.services.health.ready()[0]
+    assert time.monotonic() - began < 10
+    place.database_proxy.pass_on()
+    wait_until(lambda: place.note("after") == 201, 10, "PostgreSQL is not used again")
 
 
 def test_lost_answer_of_a_commit_is_a_503_and_what_took_effect_is_read(place: Place, sql: Sql) -> None:

@@ -163,3 +163,27 @@ def test_key_of_another_type_is_removed_and_ends_nobody(key: str, database_setti
 def test_mutant_kombus_own_transport_ends_at_a_key_of_another_type(key: str, database_settings: Settings) -> None:
     with pytest.raises(ResponseError, match="WRONGTYPE"):
         pass_beside(KOMBUS, database_settings, key)
+
+
+def restored_beside_a_lock(transport: str, settings: Settings, seconds: int | None) -> int:
+    """Leave a message unacknowledged behind a lock of somebody else's, and return how many were put back."""
+    with (
+        _kombu.Connection(settings.broker_dsn, transport=transport, transport_options={"visibility_timeout": 0}) as connection,
+        Redis.from_url(settings.broker_dsn) as redis,
+    ):
+        channel = connection.channel()
+        queue = _kombu.Queue("credit")
+        _kombu.Producer(channel).publish({"number": 1}, routing_key=queue.name, declare=[queue])
+        assert queue(channel).get() is not None
+        redis.set("unacked_mutex", "foreign", ex=seconds)
+        channel.qos.restore_visible(num=100)
+        return int(redis.llen(queue.name))
+
+
+def test_lock_without_an_end_is_removed_and_one_with_an_end_is_kept(database_settings: Settings) -> None:
+    assert restored_beside_a_lock(OURS, database_settings, seconds=60) == 0
+    assert restored_beside_a_lock(OURS, database_settings, seconds=None) >= 1
+
+
+def test_mutant_kombus_own_transport_waits_for_a_lock_without_an_end(database_settings: Settings) -> None:
+    assert restored_beside_a_lock(KOMBUS, database_settings, seconds=None) == 0

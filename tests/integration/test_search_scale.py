@@ -18,7 +18,7 @@ from app.db import Database
 from app.search import recall as recall_module
 from app.search.recall import RecallService
 from tests.factories.servers import TestServers
-from tests.factories.statements import Sql
+from tests.factories.statements import Sql, copy_in
 
 ROWS, LATENT, MOST = 10_000, 24, 50
 HNSW = "ix_episode_chunks_embedding_model_1"
@@ -63,8 +63,7 @@ def big(servers: TestServers) -> Iterator[Sql]:
         sql("CREATE TEMP TABLE loaded (n int PRIMARY KEY, vector public.vector(384))")
         sql(_FILL_EPISODES)
         lines = StringIO("".join(f"{n}\t{literal(vector)}\n" for n, vector in enumerate(vectors(ROWS, 1))))
-        with connection.cursor() as cursor:
-            cursor.copy_expert("COPY loaded FROM STDIN", lines)
+        copy_in(connection, "COPY loaded FROM STDIN", lines)
         sql(_FILL_CHUNKS)
         sql("SET session_replication_role = origin")
         sql(index)
