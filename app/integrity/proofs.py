@@ -164,8 +164,10 @@ def head_from_json(value: Mapping[str, Any]) -> SignedHead:
             previous_sha256=bytes.fromhex(value["previous_sha256"]),
             sealed_at=datetime.fromisoformat(value["sealed_at"]),
         )
+        # A moment that no clock has cannot be written down again.
+        head.signed_bytes()
         return SignedHead(head, bytes.fromhex(value["public_key"]), bytes.fromhex(value["signature"]))
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, OverflowError) as error:
         raise ValueError("not a head") from error
 
 
@@ -187,7 +189,8 @@ def check_receipt(receipt: Mapping[str, Any], proof: Mapping[str, Any], heads: S
     """Return why a receipt is not proved by a proof and the heads, or None when it is. No database is asked.
 
     Args:
-        receipt: As the service gave it: episode_id, version, content_sha256, nonce.
+        receipt: As the service gave it: episode_id, version, content_sha256 and nonce are what is proved. Its seq, agent_id and
+            created_at are not part of the leaf.
         proof: As GET /integrity/proof/{episode_id} gave it.
         heads: The chain, checked by check_chain.
     """
@@ -202,7 +205,8 @@ def check_receipt(receipt: Mapping[str, Any], proof: Mapping[str, Any], heads: S
         range_path = [bytes.fromhex(found) for found in proof["range_path"]]
         tree_path = [bytes.fromhex(found) for found in proof["tree_path"]]
         range_no = int(proof["head"]["range_no"])
-    except (KeyError, TypeError, ValueError, AttributeError):
+        entry = merkle.leaf_hash(entry_bytes(ledger_seq, event, leaf))
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         return "the receipt or its proof is malformed"
     if event not in ("accepted", "edited"):
         return "the proof is not of an acceptance or an edit"
@@ -210,7 +214,6 @@ def check_receipt(receipt: Mapping[str, Any], proof: Mapping[str, Any], heads: S
         return "the heads do not reach as far as the proof; fetch them again"
     head = heads[range_no].head
     size = head.last_ledger_seq - head.first_ledger_seq + 1
-    entry = merkle.leaf_hash(entry_bytes(ledger_seq, event, leaf))
     if merkle.root_from_inclusion(entry, ledger_seq - head.first_ledger_seq, size, range_path) != head.merkle_root:
         return "the receipt is not what stands in the ledger at that place"
     if merkle.root_from_inclusion(merkle.leaf_hash(head.merkle_root), range_no, range_no + 1, tree_path) != head.tree_root:

@@ -17,7 +17,7 @@ from app.bootstrap import Services, build_sealing_service
 from app.cli import integrity as command
 from app.config import Settings
 from app.episodes.models import Receipt
-from app.errors import Conflict, NotFound
+from app.errors import Conflict, InvalidRequest, NotFound
 from app.integrity import heads as heads_module
 from app.integrity import merkle, sealing
 from app.integrity.heads import check_chain
@@ -321,6 +321,38 @@ def test_third_party_checks_receipts_without_a_database(
     assert str(receipts[2].episode_id) in forged.stderr
     heads.write_text("junk")
     assert run("check-offline", str(proofs), str(heads)).exit_code == 1
+
+
+def test_absurd_files_are_refused_in_words(services: Services, run: Callable[..., Result], tmp_path: Path) -> None:
+    (receipt,) = store(services, 1)
+    assert "nothing is sealed yet" in run("audit").stdout
+    assert run("seal", "--everything").exit_code == 0
+    file, heads, proofs = tmp_path / "receipts.jsonl", tmp_path / "heads.json", tmp_path / "proofs.jsonl"
+    file.write_text(json.dumps(as_json(receipt)))
+    heads.write_text(_last_line(run("heads")))
+    good = json.loads(_last_line(run("prove", str(file))))
+    of_receipt: list[dict[str, Any]] = [{"version": 10**40}, {"version": -1}, {"version": 1e308 * 10}, {"nonce": 5}, {"proof": 5}]
+    of_proof: list[dict[str, Any]] = [{"ledger_seq": 10**40}, {"ledger_seq": -1}, {"event": "invented"}, {"range_path": ["zz"]}]
+    of_proof.append({"head": {"range_no": 10**40}})
+    of_head: list[dict[str, Any]] = [{"range_no": 10**40}, {"sealed_at": "0001-01-01T00:00:00+23:00"}, {"last_ledger_seq": 10**40}]
+    of_head.append({"public_key": ""})
+
+    def assert_refused() -> None:
+        found = run("check-offline", str(proofs), str(heads))
+        assert found.exit_code == 1 and isinstance(found.exception, SystemExit | InvalidRequest), found.exception
+
+    for text in ("", "\n", "[" * 100_000, json.dumps(good)[:-1] + ', "version": 1}'):
+        proofs.write_text(text)
+        assert_refused()
+    for spoilt in [good | changes for changes in of_receipt] + [good | {"proof": good["proof"] | changes} for changes in of_proof]:
+        proofs.write_text(json.dumps(spoilt))
+        assert_refused()
+    proofs.write_text(json.dumps(good))
+    sound = json.loads(heads.read_text())["heads"][0]
+    assert run("check-offline", str(proofs), str(heads)).exit_code == 0
+    for changes in of_head:
+        heads.write_text(json.dumps({"heads": [sound | changes]}))
+        assert_refused()
 
 
 def _last_line(result: Result) -> str:
