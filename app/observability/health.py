@@ -3,6 +3,7 @@
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -10,6 +11,7 @@ from kombu.connection import Connection as BrokerConnection
 from redis import Redis
 from redis.exceptions import RedisError
 
+from app import redis_versions
 from app.config import Settings
 from app.db import Database
 from app.db_wait import answers_within
@@ -122,7 +124,10 @@ class HealthService:
             redis.set(_PROBE, b"", px=1000)
         except RedisError as error:
             return Component("degraded", f"{type(error).__name__}: {consequence}")
-        return Component("healthy", "reachable")
+        note = None
+        with suppress(RedisError):  # Whoever runs the server may forbid the question.
+            note = redis_versions.note_of(redis.info("server"))
+        return Component("healthy", "reachable" if note is None else f"reachable; {note}")
 
     def _broker(self) -> Component:
         consequence = "new episodes are stored and found by words, but get no vectors until the broker is back"

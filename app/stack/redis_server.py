@@ -13,19 +13,13 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from app import redis_versions
 from app.errors import StackError
+from app.redis_versions import Version
 from app.stack.layout import Layout, write_private
 
 RECONCILER_USER = "nexus_reconciler"
 """The user of reconciliation; beside it only Celery's transport may run scripts."""
-
-Version = tuple[int, ...]
-
-_FIXED_IN: dict[str, dict[Version, Version]] = {
-    "redis": {(6, 2): (6, 2, 20), (7, 2): (7, 2, 11), (7, 4): (7, 4, 6), (8, 0): (8, 0, 4), (8, 2): (8, 2, 2)},
-    "valkey": {(7, 2): (7, 2, 11), (8, 0): (8, 0, 6), (8, 1): (8, 1, 4)},
-}
-"""First release of each line without CVE-2025-49844, which is reached by scripts. Source: advisory GHSA-4789-qfc9-5f9q."""
 
 # CLIENT is @dangerous as a whole; a client may say what it is. INFO names the version for /health.
 _NO_ADMINISTRATION = "+@all -@admin -@dangerous -@scripting +info +client|setname +client|getname +client|id"
@@ -77,18 +71,12 @@ class RedisBinary:
     @property
     def label(self) -> str:
         """Product and version for people."""
-        return f"{self.product} {'.'.join(map(str, self.version))}"
+        return redis_versions.label(self.product, self.version)
 
     @property
     def security_note(self) -> str | None:
         """What is wrong with this version, or None when no fix is known to be missing."""
-        lines = _FIXED_IN[self.product]
-        fixed = lines.get(self.version[:2])
-        if fixed is None and self.version[:2] < max(lines):
-            return f"{self.label} is of a line that gets no security fixes any more, but for those that a distribution may add to it"
-        if fixed is None or self.version >= fixed:
-            return None
-        return f"{self.label} is behind its security fixes ({'.'.join(map(str, fixed))} is the first with CVE-2025-49844 closed)"
+        return redis_versions.security_note(self.product, self.version)
 
 
 def newest_binary() -> RedisBinary:

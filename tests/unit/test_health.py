@@ -6,6 +6,7 @@ from typing import Any, cast
 
 import pytest
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoPermissionError
 
 from app.config import Settings
 from app.errors import DatabaseUnavailable
@@ -29,6 +30,7 @@ class World:
         self.counts = IDLE
         self.problems: list[str] = []
         self.drift_count = 0
+        self.redis_version = "8.2.2"
         monkeypatch.setattr(workers, "alive", lambda *_: self.alive)
         monkeypatch.setattr(queue_status, "problems", lambda *_: self.problems)
         monkeypatch.setattr(queue_repository, "counts", lambda *_: self.counts)
@@ -46,6 +48,9 @@ class World:
         if not self.redis_up:
             raise RedisConnectionError("secret host")
 
+    def info(self, _: str) -> dict[str, str]:
+        return {"redis_version": self.redis_version}
+
     def drift(self) -> int:
         return self.drift_count
 
@@ -62,6 +67,9 @@ class Broker:
     def set(self, *_: object, **__: object) -> None:
         if not self._world.broker_up:
             raise RedisConnectionError("secret host")
+
+    def info(self, _: str) -> dict[str, str]:
+        raise NoPermissionError("no info for you")
 
 
 @pytest.fixture
@@ -83,6 +91,14 @@ def test_empty_system_at_rest_is_healthy(world: World) -> None:
         "accounting_identity",
     }
     assert world.service.ready() == (True, "")
+
+
+@pytest.mark.parametrize(("version", "is_named"), [("6.2.14", True), ("8.2.2", False), ("unstable", False)])
+def test_redis_behind_its_security_fixes_is_named_and_no_fault(version: str, is_named: bool, world: World) -> None:
+    world.redis_version = version
+    report = world.service.report()
+    assert report.status == "healthy"
+    assert (f"redis {version} is behind its security fixes" in report.components["redis"]["detail"]) is is_named
 
 
 @pytest.mark.parametrize(
