@@ -35,6 +35,7 @@ class Proxy:
         self._passing: asyncio.Event
         self._server: asyncio.Server
         self._connections: set[asyncio.Task[None]] = set()
+        self._is_closed = False
 
     def start(self) -> "Proxy":
         """Listen on a free port and return the proxy."""
@@ -79,12 +80,20 @@ class Proxy:
         return len(tasks)
 
     async def _close(self) -> None:
-        self._server.close()
-        # What was accepted in this moment begins, so that it is cut as well.
-        await asyncio.sleep(0)
+        # A server that is closed while it accepts leaves what it accepts open: first it accepts nothing more, then that is done.
+        for listening in self._server.sockets:
+            self._loop.remove_reader(listening.fileno())
+        self._is_closed = True
+        while accepting := asyncio.all_tasks() - self._connections - {asyncio.current_task()}:
+            await asyncio.wait(accepting, timeout=0.1)
+            await self._cut()
         await self._cut()
+        self._server.close()
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._is_closed:
+            _abort(writer)
+            return
         task = asyncio.current_task()
         assert task is not None
         self._connections.add(task)
@@ -112,10 +121,11 @@ class Proxy:
         try:
             await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            # Before anything is waited for: a cut may come in between.
+            _abort(back)
             for pump in pumps:
                 pump.cancel()
             await asyncio.gather(*pumps, return_exceptions=True)
-            _abort(back)
 
     async def _pump(
         self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, look: Callable[[bytes], None], is_cut: asyncio.Event | None = None
