@@ -33,12 +33,14 @@ def upgrade() -> None:
         "function_verification_facts_v2",
         "function_repair_vectors_v2",
         "function_repair_semantic_vectors_v2",
+        "function_accounting_identity_v3",
     )
 
 
 def downgrade() -> None:
     """Put back the functions of before and drop the column: only contents are verified then."""
     replace_as_definer(
+        "function_accounting_identity_v2",
         "function_repair_semantic_vectors_v1",
         "function_repair_vectors_v1",
         "function_verification_facts_v1",

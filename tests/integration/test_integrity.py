@@ -375,3 +375,18 @@ def test_vanished_vectors_break_the_identity(services: Services, workshop: Works
     sql("DELETE FROM nexus_memory.episode_chunks WHERE episode_id IN (SELECT episode_id FROM nexus_memory.episode_chunks LIMIT 2)")
     found = services.integrity.identity()
     assert (found.searchable, found.drift) == (3, 2)
+
+
+def test_identity_is_counted_in_one_pass_though_statistics_know_nothing_of_the_work(
+    services: Services, workshop: Workshop, sql: Sql
+) -> None:
+    """Statistics from before a bulk load say that no work is unfinished: a plan that believes it compares every row with every other."""
+    services.episodes.store_many("alice", [new_episode(f"text {n}") for n in range(200)])
+    workshop.drain()
+    sql("ALTER TABLE memory_system.embeddings_queue SET (autovacuum_enabled = off)")
+    sql("ANALYZE")
+    sql(f"INSERT INTO {EPISODES} (agent_id, content) SELECT 'bulk', 'note ' || n FROM generate_series(1, 40000) n")
+    for agent_id, accepted in (("bulk", 40_000), (None, 40_200), ("alice", 200)):
+        # A pass takes tenths of a second, all pairs take minutes.
+        sql("SET statement_timeout = '30s'")
+        assert sql("SELECT accepted, drift FROM memory_system.accounting_identity(%s)", agent_id) == [(accepted, 0)]
