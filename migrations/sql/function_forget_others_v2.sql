@@ -7,21 +7,23 @@ SET search_path = pg_catalog, pg_temp
 AS $$
 DECLARE
     agent text := memory_system.current_agent();
+    locked_memories uuid[];
+    locked_labels text[];
 BEGIN
-    -- Rows of a table are locked in the order of every other writer before they are deleted, and one forgets an agent at a time.
+    -- Rows of a table are locked in the order of every other writer, and just those are deleted: what is written meanwhile would be met
+    -- in another order. One forgets an agent at a time.
     PERFORM pg_advisory_xact_lock(hashtextextended('nexus forget ' || agent, 0));
-    PERFORM 1 FROM nexus_memory.semantic_memories s WHERE s.memory_id IN (
+    locked_memories := ARRAY(SELECT s.memory_id FROM nexus_memory.semantic_memories s WHERE s.memory_id IN (
         SELECT o.memory_id FROM nexus_memory.semantic_memories o WHERE o.agent_id = agent ORDER BY o.seq LIMIT most)
-        ORDER BY s.memory_id FOR UPDATE;
-    DELETE FROM nexus_memory.semantic_memories WHERE memory_id IN (
-        SELECT s.memory_id FROM nexus_memory.semantic_memories s WHERE s.agent_id = agent ORDER BY s.seq LIMIT most);
+        ORDER BY s.memory_id FOR UPDATE);
+    DELETE FROM nexus_memory.semantic_memories s WHERE s.memory_id = ANY (locked_memories);
     GET DIAGNOSTICS semantic_memories = ROW_COUNT;
     DELETE FROM nexus_memory.working_memory_contexts w WHERE w.agent_id = agent AND w.context_id IN (
         SELECT c.context_id FROM nexus_memory.working_memory_contexts c WHERE c.agent_id = agent LIMIT most);
     GET DIAGNOSTICS working_contexts = ROW_COUNT;
-    PERFORM 1 FROM consciousness.memory_blocks b WHERE b.agent_id = agent ORDER BY b.label FOR UPDATE;
-    UPDATE consciousness.memory_blocks b SET read_only = false WHERE b.agent_id = agent AND b.read_only;
-    DELETE FROM consciousness.memory_blocks b WHERE b.agent_id = agent;
+    locked_labels := ARRAY(SELECT b.label FROM consciousness.memory_blocks b WHERE b.agent_id = agent ORDER BY b.label FOR UPDATE);
+    UPDATE consciousness.memory_blocks b SET read_only = false WHERE b.agent_id = agent AND b.label = ANY (locked_labels) AND b.read_only;
+    DELETE FROM consciousness.memory_blocks b WHERE b.agent_id = agent AND b.label = ANY (locked_labels);
     GET DIAGNOSTICS memory_blocks = ROW_COUNT;
     DELETE FROM consciousness.consciousness_checkpoints WHERE checkpoint_id IN (
         SELECT k.checkpoint_id FROM consciousness.consciousness_checkpoints k WHERE k.agent_id = agent LIMIT most);
