@@ -201,8 +201,11 @@ def ensure_projects(connection: Connection, agent_id: str, names: set[str]) -> d
     if not names:
         return {}
     parameters = {"agent_id": agent_id, "names": sorted(names)}
-    connection.execute(_MAKE_PROJECTS, parameters)
-    return {row.name: row.project_id for row in connection.execute(_PROJECT_IDS, parameters)}
+    found: dict[str, UUID] = {}
+    while len(found) < len(names):  # One that stood in the way of making it may be deleted before it is read.
+        connection.execute(_MAKE_PROJECTS, parameters)
+        found = {row.name: row.project_id for row in connection.execute(_PROJECT_IDS, parameters)}
+    return found
 
 
 def _view(row: Any) -> EpisodeView:
