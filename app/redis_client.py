@@ -31,8 +31,8 @@ Debt = Callable[[Any], None]
 class BestEffortRedis:
     """Runs commands whose failure must not fail the request.
 
-    After a failure Redis is left alone for two seconds, so an outage costs requests nothing. What it must not miss is owed: it is
-    done before the next command that reaches Redis, and within about two seconds where none comes.
+    After a failure Redis is left alone for two seconds, so an outage costs requests nothing. What it must not miss is owed: a thread
+    tries it every half second, also in that time, because until then other processes may read what is old.
 
     Args:
         settings: Where Redis is, and as whom to log in.
@@ -62,6 +62,9 @@ class BestEffortRedis:
         """
         if time.monotonic() < self._rest_until:
             return None
+        return self._try(what, command)
+
+    def _try(self, what: str, command: Callable[[Redis], _T]) -> _T | None:
         try:
             self._pay()
             return command(self.redis)
@@ -104,6 +107,7 @@ class BestEffortRedis:
             for name, debt in owed.items():
                 if self._owed.get(name) is debt:
                     del self._owed[name]
+        self._rest_until = 0.0
         _log.info("redis_caught_up", debts=len(owed))
 
     def _is_paid(self) -> bool:
@@ -127,5 +131,5 @@ def _pay_on(client: "ref[BestEffortRedis]") -> None:
         redis = client()
         if redis is None or redis._is_paid():
             return
-        redis.attempt("do what Redis missed", lambda _: None)
+        redis._try("do what Redis missed", lambda _: None)
         del redis

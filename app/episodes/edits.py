@@ -36,13 +36,11 @@ _CHANGE = text(
 # Locked, so that what the episode was before the change is known: what was altered behind the service's back must not become right by it.
 _BEFORE = text(
     """
-    SELECT e.version, coalesce((
-        SELECT l.attributes_sha256 FROM memory_system.ledger l
-        WHERE l.episode_id = e.episode_id AND l.agent_id = e.agent_id AND l.event IN ('accepted', 'edited')
-        ORDER BY l.version DESC, l.ledger_seq DESC LIMIT 1) = nexus_memory.attributes_sha256(e.session_id, e.actor, e.action_type,
-            e."timestamp", e.importance_score, e.tags, e.metadata, e.action_details, e.context_state, e.language, e.idempotency_key,
-            e.created_at), true) AS is_as_noted
-    FROM nexus_memory.zep_episodic_memory e WHERE agent_id = :agent_id AND episode_id = :episode_id FOR NO KEY UPDATE
+    WITH locked AS MATERIALIZED (
+        SELECT episode_id, version FROM nexus_memory.zep_episodic_memory
+        WHERE agent_id = :agent_id AND episode_id = :episode_id FOR NO KEY UPDATE
+    )
+    SELECT version, memory_system.attributes_are_noted(episode_id) AS is_as_noted FROM locked
     """
 )
 _RECORD_EDIT = text("SELECT memory_system.record_edit(:episode_id)")

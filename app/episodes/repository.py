@@ -54,6 +54,8 @@ _TOMBSTONES = text(
 
 _TAKE_TURN = text("SELECT pg_advisory_xact_lock(hashtextextended('nexus keyed batch ' || :agent_id, 0))")
 
+# Shared with others that store, against whoever forgets the agent: he would delete a project between its finding and its use.
+_KEEP_PROJECTS = text("SELECT pg_advisory_xact_lock_shared(hashtextextended('nexus forget ' || :agent_id, 0))")
 _MAKE_PROJECTS = text(
     """
     INSERT INTO nexus_memory.projects (agent_id, name) SELECT :agent_id, name FROM unnest(CAST(:names AS text[])) name ORDER BY name
@@ -197,15 +199,16 @@ def find_tombstones(connection: Connection, agent_id: str, keys: Sequence[str]) 
 
 
 def ensure_projects(connection: Connection, agent_id: str, names: set[str]) -> dict[str, UUID]:
-    """Return the id of each named project of the agent, making those that are missing."""
+    """Return the id of each named project of the agent, making those that are missing.
+
+    Until the transaction ends nobody forgets the agent; call it before any row is locked.
+    """
     if not names:
         return {}
     parameters = {"agent_id": agent_id, "names": sorted(names)}
-    found: dict[str, UUID] = {}
-    while len(found) < len(names):  # One that stood in the way of making it may be deleted before it is read.
-        connection.execute(_MAKE_PROJECTS, parameters)
-        found = {row.name: row.project_id for row in connection.execute(_PROJECT_IDS, parameters)}
-    return found
+    connection.execute(_KEEP_PROJECTS, {"agent_id": agent_id})
+    connection.execute(_MAKE_PROJECTS, parameters)
+    return {row.name: row.project_id for row in connection.execute(_PROJECT_IDS, parameters)}
 
 
 def _view(row: Any) -> EpisodeView:

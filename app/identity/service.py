@@ -12,6 +12,7 @@ from sqlalchemy import Connection
 
 from app.audit import AuditEntry, list_page, record
 from app.db import Database
+from app.db_wait import answers_within
 from app.errors import Conflict, InvalidRequest, NotFound, Unauthenticated
 from app.identity import repository
 from app.identity.api_keys import digest, new_secret
@@ -25,6 +26,8 @@ _MAX_SECRET_CHARS = 256
 _CACHED_KEYS = 4096
 _CACHED_REFUSALS = 1024
 MAX_RATE_LIMIT = 1_000_000
+_LOOKUP_SECONDS = 5.0
+"""How long PostgreSQL may take to find a key: every route waits for it, and /health has to say that it does not answer."""
 
 
 def is_agent_id(value: str) -> bool:
@@ -98,7 +101,7 @@ class KeyService:
             known, key = lookups.get(key_sha256)
             if known:
                 return key
-        with self._database.transaction() as connection:
+        with answers_within(_LOOKUP_SECONDS), self._database.transaction() as connection:
             key = repository.find(connection, key_sha256)
             if key is not None and key.is_usable(datetime.now(UTC)):
                 repository.touch(connection, key.key_id)

@@ -16,3 +16,18 @@ BEGIN
                           ORDER BY k.version DESC, k.ledger_seq DESC LIMIT 1);
     RETURN FOUND;
 END $$;
+
+-- Whether the current agent's episode is as it was noted at the last version that the ledger has; true where nothing was noted.
+-- Volatile, so that it sees what was committed while its caller waited for the row.
+CREATE FUNCTION memory_system.attributes_are_noted(of_episode_id uuid) RETURNS boolean
+LANGUAGE sql VOLATILE SECURITY DEFINER
+SET search_path = pg_catalog, pg_temp
+AS $$
+    SELECT coalesce((
+        SELECT l.attributes_sha256 FROM memory_system.ledger l
+        WHERE l.episode_id = e.episode_id AND l.agent_id = e.agent_id AND l.event IN ('accepted', 'edited')
+        ORDER BY l.version DESC, l.ledger_seq DESC LIMIT 1) =
+    -- include part_attributes_v1
+        , true)
+    FROM nexus_memory.zep_episodic_memory e WHERE e.episode_id = of_episode_id AND e.agent_id = memory_system.current_agent()
+$$;

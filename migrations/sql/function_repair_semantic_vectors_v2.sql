@@ -20,7 +20,7 @@ BEGIN
     FROM nexus_memory.semantic_memories s CROSS JOIN memory_system.embedding_models m
     WHERE s.memory_id = ANY (ids) AND m.is_active
     ORDER BY s.memory_id
-    -- include part_requeue_v1
+    -- include part_requeue_v2
         WHERE q.state = 'done' OR q.input_sha256 <> excluded.input_sha256;
     GET DIAGNOSTICS enqueued = ROW_COUNT;
     RETURN enqueued;

@@ -21,7 +21,7 @@ BEGIN
     FROM nexus_memory.zep_episodic_memory e CROSS JOIN memory_system.embedding_models m
     WHERE e.episode_id = ANY (ids) AND m.is_active
     ORDER BY e.episode_id
-    -- include part_requeue_v1
+    -- include part_requeue_v2
         WHERE q.state = 'done' OR q.input_sha256 <> excluded.input_sha256;
     GET DIAGNOSTICS enqueued = ROW_COUNT;
     RETURN enqueued;

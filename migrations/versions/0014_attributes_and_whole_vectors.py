@@ -16,7 +16,6 @@ branch_labels = None
 depends_on = None
 
 _ATTRIBUTES = "text, text, text, timestamptz, double precision, text[], jsonb, jsonb, jsonb, text, text, timestamptz"
-
 _COPY = "bytea, public.vector, text, memory_system.embedding_models"
 
 
@@ -52,6 +51,7 @@ def downgrade() -> None:
     )
     op.execute("DROP FUNCTION memory_system.claims_of_ledger(bigint, integer)")
     op.execute("DROP FUNCTION memory_system.claims_of_episodes(bigint, integer)")
+    op.execute("DROP FUNCTION memory_system.attributes_are_noted(uuid)")
     op.execute("DROP FUNCTION memory_system.note_attributes(uuid)")
     op.execute(f"DROP FUNCTION nexus_memory.chunks_are_intact(uuid, text, integer, {_COPY})")
     op.execute(f"DROP FUNCTION nexus_memory.semantic_vector_is_intact(uuid, text, {_COPY})")

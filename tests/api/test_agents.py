@@ -84,7 +84,7 @@ def test_forgetting_never_deadlocks_with_writes(alice: Caller, caller: Callable[
                 for label in reversed(labels) if backwards else labels:
                     services.consciousness.put_block("alice", label, "x", read_only=None, expected_version=None, may_unlock=True)
                 services.consciousness.checkpoint("alice", NewCheckpoint("kind", {}, {}))
-                services.episodes.store_many("alice", [new_episode(f"text {n}") for n in range(20)])
+                services.episodes.store_many("alice", [new_episode(f"text {n}", project=f"p{n % 3}") for n in range(20)])
             except Exception as error:  # noqa: BLE001 - whatever it is, it is the finding
                 failed.append(error)
                 return

@@ -258,6 +258,7 @@ AGENT_FUNCTIONS = {
     "turns_of": "SELECT * FROM nexus_memory.turns_of(ARRAY[gen_random_uuid()])",
     "record_edit": "SELECT memory_system.record_edit(gen_random_uuid())",
     "note_attributes": "SELECT memory_system.note_attributes(gen_random_uuid())",
+    "attributes_are_noted": "SELECT memory_system.attributes_are_noted(gen_random_uuid())",
     "delete_episode": "SELECT * FROM memory_system.delete_episode(gen_random_uuid())",
     "list_episodes": "SELECT * FROM nexus_memory.list_episodes('{}', true, NULL, NULL, 10)",
     "forget_episodes": "SELECT memory_system.forget_episodes(10)",

@@ -65,7 +65,7 @@ def test_attributes_changed_by_hand_are_altered(
 
 
 def test_attributes_changed_through_the_service_stay_right(services: Services, workshop: Workshop, receipt: Receipt, sql: Sql) -> None:
-    change = {"tags": ["a", "ñ"], "metadata": {"n": 1.5, "m": [None]}, "importance_score": 0.25, "actor": "Ana", "session_id": "s"}
+    change = {"tags": ["a", "ñ"], "metadata": {"n": 1.5, "m": [None]}, "importance_score": 0.1 + 0.2, "actor": "Ana", "session_id": "s"}
     services.episodes.change("alice", receipt.episode_id, {**change, "occurred_at": "2024-02-29T12:00:00.123456+02:00"})
     workshop.drain()
     assert verdict(services, receipt) == "searchable"
@@ -76,7 +76,8 @@ def test_attributes_changed_through_the_service_stay_right(services: Services, w
     # A project may go, and whatever the session's settings are, the hash is the same.
     sql("DELETE FROM nexus_memory.projects")
     sql("SET TimeZone = 'Asia/Kolkata'; SET DateStyle = 'SQL, DMY'; SET extra_float_digits = -5")
-    assert verdict(services, receipt) == "superseded"
+    claims = f'[{{"episode_id": "{receipt.episode_id}", "seq": {receipt.seq}, "version": 2}}]'
+    assert sql.one("SELECT row_matches_ledger FROM memory_system.verification_facts(%s)", claims)
     sql("RESET ALL")
     services.episodes.delete("alice", receipt.episode_id)
     assert sql("SELECT DISTINCT attributes_sha256 FROM memory_system.ledger") == [(None,)]
@@ -142,3 +143,15 @@ def test_everything_is_verified_whatever_its_number(services: Services, workshop
         (-5, "altered"),
         (10**15, "altered"),
     ]
+
+
+def test_episode_whose_agent_was_changed_by_hand_is_repaired_once(
+    services: Services, workshop: Workshop, receipt: Receipt, sql: Sql, reconciler: ReconciliationService
+) -> None:
+    sql(SILENT)
+    sql(f"UPDATE {EPISODES} SET agent_id = 'mallory'")
+    sql(LOUD)
+    assert reconciler.run("vectors", deep=True).repaired["altered"] == 1
+    workshop.drain()
+    assert not reconciler.run("vectors", deep=True).found
+    assert [one.verdict for one in services.integrity.verify_all()] == ["altered"]
