@@ -7,6 +7,9 @@ from psycopg2 import extensions
 
 from app import db_wait
 
+TRIGGERS_OFF, TRIGGERS_ON = "SET session_replication_role = replica", "SET session_replication_role = origin"
+"""Statements of a superuser's session that make what follows go past the triggers, as a restored dump does, and end that."""
+
 
 @dataclass(frozen=True)
 class Sql:

@@ -153,6 +153,11 @@ class Case:
         """Return the case's queue rows by state."""
         return dict(self.sql(_STATES, self.agent))
 
+    def wait_taken(self, left: int) -> None:
+        """Return once the workers have dealt with all messages but those that an earlier case left, which Redis keeps for five minutes."""
+        depth = self.world.broker.depth
+        wait_until(lambda: depth() <= left, 120, lambda: f"{depth()} messages wait, {left} did before")
+
     def wait_in_flight(self, rows: int = 1, *, started: bool = True) -> None:
         """Return once so many rows are claimed and, unless told otherwise, some are being encoded."""
         wait_until(

@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 
 from tests.factories.processes import wait_until
-from tests.factories.statements import copy_in
+from tests.factories.statements import TRIGGERS_OFF, copy_in
 from tests.faults.case import Case
 from tests.faults.switches import poison
 
@@ -205,7 +205,7 @@ def test_million_rows_of_one_statement_hold_up_nobody(case: Case) -> None:
 
 def test_rows_that_the_triggers_missed(case: Case) -> None:
     with closing(case.world.superuser()) as connection, connection.cursor() as cursor:
-        cursor.execute("SET session_replication_role = replica")
+        cursor.execute(TRIGGERS_OFF)
         for _ in range(500):
             cursor.execute(
                 "INSERT INTO nexus_memory.zep_episodic_memory (agent_id, content) VALUES (%s, %s) RETURNING episode_id",

@@ -8,9 +8,8 @@ from pytest_celery import CeleryTestSetup
 
 from tests.factories.processes import python, wait_until
 from tests.faults.case import Case
+from tests.faults.marks import BOTH
 from tests.faults.switches import BEAT_SECONDS
-
-BOTH = pytest.mark.brokers("redis", "rabbitmq")
 
 
 @pytest.mark.short

@@ -15,7 +15,7 @@ from app.errors import DatabaseUnavailable
 from app.queue import repository
 from app.search.query import SearchQuery
 from tests.factories.episodes import delete, edit, new_episode, queue_row, stored_row, vector_text
-from tests.factories.statements import Sql
+from tests.factories.statements import TRIGGERS_OFF, TRIGGERS_ON, Sql
 from tests.factories.workshop import Workshop
 
 OLD, NEW = "the old text about badgers", "the new text about lighthouses"
@@ -183,9 +183,9 @@ def stale_by_hand(services: Services, workshop: Workshop, sql: Sql) -> None:
     """Content changes with triggers off: chunk and hash of the old text stay. Search must not serve them."""
     episode_id = services.episodes.store("alice", new_episode(OLD)).episode_id
     workshop.drain()
-    sql("SET session_replication_role = replica")
+    sql(TRIGGERS_OFF)
     sql("UPDATE nexus_memory.zep_episodic_memory SET content = %s WHERE episode_id = %s", NEW, str(episode_id))
-    sql("SET session_replication_role = origin")
+    sql(TRIGGERS_ON)
     assert vector_text(sql, episode_id) == "stale"
     assert services.search.search("alice", SearchQuery(OLD, mode="vector")).results == [], "a stale vector was served"
     hybrid = services.search.search("alice", SearchQuery("lighthouses")).results

@@ -16,7 +16,7 @@ from tests.factories.history import install, read, violations
 from tests.factories.queue_machine import machine_in
 from tests.factories.queue_specification import ABSENT, Past, Step
 from tests.factories.queue_world import World
-from tests.factories.statements import Sql
+from tests.factories.statements import TRIGGERS_OFF, TRIGGERS_ON, Sql
 from tests.factories.workshop import Workshop
 
 _EXAMPLES = int(os.environ.get("FUZZ_EXAMPLES", "0"))
@@ -44,9 +44,9 @@ def test_every_change_is_recorded_with_who_made_it(services: Services, workshop:
     episode_id = services.episodes.store("alice", new_episode("one")).episode_id
     workshop.drain()
     edit(services.database, "alice", episode_id, "two")
-    sql("SET session_replication_role = replica")
+    sql(TRIGGERS_OFF)
     sql("UPDATE memory_system.embeddings_queue SET due_at = due_at - interval '1 s'")
-    sql("SET session_replication_role = origin")
+    sql(TRIGGERS_ON)
     delete(services.database, "alice", episode_id)
     changes = read(sql)
     told = [(Step(change, change.old, change.new, Past(), 5).name, change.role, change.by_hand) for change in changes]

@@ -13,7 +13,7 @@ from app.db import Database
 from app.queue import repository
 from app.queue.workers import WorkerIdentity, this_process
 from tests.factories.episodes import new_episode, stored_row
-from tests.factories.statements import Sql
+from tests.factories.statements import TRIGGERS_OFF, TRIGGERS_ON, Sql
 from tests.factories.workshop import Workshop
 
 
@@ -81,11 +81,11 @@ def test_two_reapers_take_each_row_once(services: Services, workshop: Workshop, 
 def test_rows_that_the_triggers_missed_are_found(services: Services, workshop: Workshop, sql: Sql) -> None:
     store(services, 2)
     workshop.drain()
-    sql("SET session_replication_role = replica")
+    sql(TRIGGERS_OFF)
     sql("INSERT INTO nexus_memory.zep_episodic_memory (agent_id, content) SELECT 'alice', 'loaded ' || n FROM generate_series(1, 5) n")
     sql("UPDATE nexus_memory.zep_episodic_memory SET content = 'edited in silence' WHERE content = 'episode 0'")
     sql("UPDATE nexus_memory.zep_episodic_memory SET embedding = NULL, embedding_sha256 = NULL WHERE content = 'episode 1'")
-    sql("SET session_replication_role = origin")
+    sql(TRIGGERS_ON)
     assert workshop.drain() == 0
     assert workshop.queue.enqueue_missing() == 7
     assert workshop.queue.enqueue_missing() == 0

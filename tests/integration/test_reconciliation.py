@@ -5,7 +5,6 @@ import random
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
-from uuid import UUID
 
 import pytest
 from redis import Redis
@@ -14,13 +13,12 @@ from app.bootstrap import Services, build_reconciliation_service
 from app.cache import keys
 from app.config import Settings
 from app.errors import Unavailable
-from app.reconcile import repository, service
-from app.reconcile.service import ReconciliationService, Report
-from app.semantic.models import NewSemanticMemory
+from app.reconcile import repository
+from app.reconcile.service import ReconciliationService
 from app.working.models import NewContext
-from tests.factories.episodes import new_episode, vector_text
+from tests.factories.episodes import new_episode
 from tests.factories.servers import TestServers
-from tests.factories.statements import Sql
+from tests.factories.statements import TRIGGERS_OFF, TRIGGERS_ON, Sql
 from tests.factories.workshop import Workshop
 
 
@@ -28,15 +26,6 @@ from tests.factories.workshop import Workshop
 def redis(database_settings: Settings) -> Iterator[Redis]:
     with Redis.from_url(database_settings.cache_dsn) as client:
         yield client
-
-
-@pytest.fixture
-def reconciler(database_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[ReconciliationService]:
-    """A reconciler whose ranges have ten rows."""
-    monkeypatch.setattr(service, "RANGE_SIZE", 10)
-    built = build_reconciliation_service(database_settings)
-    yield built
-    built._database.close()
 
 
 def fill(services: Services, count: int) -> None:
@@ -200,74 +189,6 @@ def test_progress_is_told_for_each_range(services: Services, reconciler: Reconci
     assert told == [(1, 3), (2, 3), (3, 3)]
 
 
-def embedded(services: Services, workshop: Workshop, count: int) -> list[UUID]:
-    receipts = services.episodes.store_many("alice", [new_episode(f"text {number}") for number in range(count)])
-    workshop.drain()
-    return [receipt.episode_id for receipt in receipts]
-
-
-_NO_TRIGGERS = "SET session_replication_role = replica"
-_CHUNK = "nexus_memory.episode_chunks"
-VECTOR_DAMAGES: dict[str, str] = {
-    "missing": f"DELETE FROM {_CHUNK} WHERE episode_id = %s",
-    "stale": f"UPDATE {_CHUNK} SET input_sha256 = sha256('other') WHERE episode_id = %s",
-    "torn": "UPDATE nexus_memory.zep_episodic_memory SET embedding_sha256 = NULL WHERE episode_id = %s",
-}
-
-
-@pytest.mark.parametrize("name", VECTOR_DAMAGES)
-def test_vector_that_is_not_of_its_episode_is_made_anew(
-    name: str, services: Services, workshop: Workshop, reconciler: ReconciliationService, sql: Sql
-) -> None:
-    ids = embedded(services, workshop, 25)
-    assert reconciler.run("vectors") == Report("vectors", dry_run=False, ranges_compared=3)
-    sql(_NO_TRIGGERS)
-    sql(VECTOR_DAMAGES[name], str(ids[12]))
-    sql("SET session_replication_role = origin")
-    assert reconciler.run("vectors", dry_run=True).found == {name: 1}
-    report = reconciler.run("vectors")
-    assert (report.ranges_different, report.found, report.repaired) == (1, {name: 1}, {name: 1})
-    assert reconciler.run("vectors").found == {}, "what is enqueued is no drift"
-    assert workshop.drain() == 1
-    assert vector_text(sql, ids[12]) == "present"
-    assert services.integrity.identity().drift == 0
-
-
-def test_episodes_loaded_without_triggers_are_enqueued(
-    services: Services, workshop: Workshop, reconciler: ReconciliationService, sql: Sql
-) -> None:
-    embedded(services, workshop, 3)
-    sql(_NO_TRIGGERS)
-    sql("INSERT INTO nexus_memory.zep_episodic_memory (agent_id, content) SELECT 'alice', 'loaded ' || i FROM generate_series(1, 15) i")
-    sql("SET session_replication_role = origin")
-    assert reconciler.run("vectors").repaired == {"missing": 15}
-    assert workshop.drain() == 15
-
-
-def test_swapped_vectors_are_found_by_a_deep_run(
-    services: Services, workshop: Workshop, reconciler: ReconciliationService, sql: Sql
-) -> None:
-    ids = embedded(services, workshop, 12)
-    sql(
-        f"UPDATE {_CHUNK} c SET embedding = o.embedding FROM {_CHUNK} o"
-        " WHERE (c.episode_id, o.episode_id) IN ((%s, %s), (%s, %s))",
-        *map(str, (ids[2], ids[5], ids[5], ids[2])),
-    )  # fmt: skip
-    assert reconciler.run("vectors").found == {}
-    assert reconciler.run("vectors", deep=True).repaired == {"altered": 2}
-    workshop.drain()
-    assert reconciler.run("vectors", deep=True).found == {}
-    assert {vector_text(sql, episode_id) for episode_id in ids} == {"present"}
-
-
-def test_pending_and_dead_work_is_no_drift(services: Services, workshop: Workshop, reconciler: ReconciliationService, sql: Sql) -> None:
-    services.episodes.store_many("alice", [new_episode(f"n{number}") for number in range(4)])
-    some = "SELECT target_id FROM memory_system.embeddings_queue LIMIT 2"
-    sql(f"UPDATE memory_system.embeddings_queue SET state = 'dead', retry_count = 5 WHERE target_id IN ({some})")
-    assert reconciler.run("vectors").found == {}
-    assert sql.one("SELECT count(*) FROM memory_system.embeddings_queue WHERE state = 'dead'") == 2
-
-
 def test_totals_of_all_runs_are_metrics(services: Services, reconciler: ReconciliationService, redis: Redis) -> None:
     fill(services, 5)
     for _ in range(2):
@@ -277,45 +198,6 @@ def test_totals_of_all_runs_are_metrics(services: Services, reconciler: Reconcil
     totals = services.stats.reconciliation()
     assert totals.found == totals.repaired == {("working", "missing"): 4}
     assert totals.last_finished.keys() == {"working"}
-
-
-_SEMANTIC = "nexus_memory.semantic_vectors"
-SEMANTIC_DAMAGES: dict[str, str] = {
-    "missing": f"DELETE FROM {_SEMANTIC} WHERE memory_id = %s",
-    "stale": f"UPDATE {_SEMANTIC} SET input_sha256 = sha256('other') WHERE memory_id = %s",
-    "torn": "UPDATE nexus_memory.semantic_memories SET embedding_sha256 = NULL WHERE memory_id = %s",
-    "altered": f"UPDATE {_SEMANTIC} SET embedding = (SELECT array_agg(0.05 * n)::real[]::public.vector FROM generate_series(1, 384) n)"
-    " WHERE memory_id = %s",
-}
-
-
-@pytest.mark.parametrize("name", SEMANTIC_DAMAGES)
-def test_vector_that_is_not_of_its_semantic_memory_is_made_anew(
-    name: str, services: Services, workshop: Workshop, reconciler: ReconciliationService, sql: Sql
-) -> None:
-    made = [services.semantic.store("alice", NewSemanticMemory(f"concept {n}", f"definition {n}")) for n in range(25)]
-    workshop.drain()
-    assert reconciler.run("vectors", deep=True).found == {}
-    sql(_NO_TRIGGERS)
-    sql(SEMANTIC_DAMAGES[name], str(made[12].memory_id))
-    sql("SET session_replication_role = origin")
-    assert reconciler.run("vectors", dry_run=True, deep=True).named == [(name, f"semantic memory {made[12].memory_id}")]
-    report = reconciler.run("vectors", deep=True)
-    assert (report.ranges_different, report.found, report.repaired) == (1, {name: 1}, {name: 1})
-    assert reconciler.run("vectors", deep=True).found == {}, "what is enqueued is no drift"
-    assert workshop.drain() == 1
-    assert reconciler.run("vectors", deep=True).found == {}
-    assert sql.one("SELECT drift FROM memory_system.semantic_identity()") == 0
-
-
-def test_semantic_memories_loaded_without_triggers_are_enqueued(services: Services, workshop: Workshop, sql: Sql) -> None:
-    sql(_NO_TRIGGERS)
-    columns, rows = "(agent_id, concept, definition)", "SELECT 'alice', 'c' || i, 'd' FROM generate_series(1, 15) i"
-    sql(f"INSERT INTO nexus_memory.semantic_memories {columns} {rows}")
-    sql("SET session_replication_role = origin")
-    assert workshop.queue.enqueue_missing() == 15
-    assert workshop.drain() == 15
-    assert workshop.queue.enqueue_missing() == 0
 
 
 def test_values_that_changed_places_are_found(services: Services, reconciler: ReconciliationService, redis: Redis, sql: Sql) -> None:
@@ -333,9 +215,9 @@ def test_row_changed_without_its_trigger_is_found_by_the_deep_run(
     services: Services, reconciler: ReconciliationService, redis: Redis, sql: Sql
 ) -> None:
     fill(services, 12)
-    sql("SET session_replication_role = replica")
+    sql(TRIGGERS_OFF)
     sql("UPDATE nexus_memory.working_memory_contexts SET active_content = '{\"forged\": 1}' WHERE context_id = 'c3'")
-    sql("SET session_replication_role = origin")
+    sql(TRIGGERS_ON)
     assert not reconciler.run("working").found
     report = reconciler.run("working", deep=True)
     assert (report.found, report.repaired, report.named) == ({"stale": 1}, {"stale": 1}, [("stale", key(3))])
@@ -349,27 +231,13 @@ def test_numbers_that_nothing_has_cost_nothing(services: Services, workshop: Wor
     workshop.drain()
     for table in ("working_memory_contexts", "zep_episodic_memory"):
         sql(f"ALTER TABLE nexus_memory.{table} ALTER COLUMN seq SET GENERATED BY DEFAULT")
-    sql("SET session_replication_role = replica")
+    sql(TRIGGERS_OFF)
     sql("UPDATE nexus_memory.working_memory_contexts SET seq = 9223372036854775807 WHERE context_id = 'c5'")
     sql("UPDATE nexus_memory.working_memory_contexts SET seq = -9223372036854775808 WHERE context_id = 'c6'")
     sql("UPDATE nexus_memory.zep_episodic_memory SET seq = seq * 1000000000000")
-    sql("SET session_replication_role = origin")
+    sql(TRIGGERS_ON)
     told: list[tuple[int, int]] = []
     report = reconciler.run("working", tell=lambda *step: told.append(step))
     assert report.ranges_compared <= 4
     assert told[-1][0] == told[-1][1]
     assert reconciler.run("vectors").ranges_compared == 3
-
-
-def test_semantic_vector_put_in_by_hand_is_found(
-    services: Services, workshop: Workshop, reconciler: ReconciliationService, sql: Sql
-) -> None:
-    for concept in ("kettle", "bread"):
-        services.semantic.store("alice", NewSemanticMemory(concept, f"what {concept} is"))
-    workshop.drain()
-    assert not reconciler.run("vectors", deep=True).found
-    other = "(SELECT o.embedding FROM nexus_memory.semantic_vectors o WHERE o.memory_id <> v.memory_id)"
-    sql(f"UPDATE nexus_memory.semantic_vectors v SET embedding = {other}, vector_sha256 = sha256(public.vector_send({other}))")
-    assert reconciler.run("vectors", deep=True).repaired == {"altered": 2}
-    workshop.drain()
-    assert not reconciler.run("vectors", deep=True).found

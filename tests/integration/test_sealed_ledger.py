@@ -2,29 +2,22 @@
 
 import json
 import threading
-from collections.abc import Callable
-from dataclasses import asdict, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
-from uuid import UUID
 
 import pytest
-from click.testing import CliRunner, Result
 from psycopg2 import extensions
-from redis import Redis
 
 from app.bootstrap import Services, build_sealing_service
-from app.cli import integrity as command
 from app.config import Settings
 from app.episodes.models import Receipt
-from app.errors import Conflict, InvalidRequest, NotFound
+from app.errors import Conflict, NotFound
 from app.integrity import heads as heads_module
 from app.integrity import merkle, sealing
 from app.integrity.heads import check_chain
 from app.integrity.proofs import check_receipt, proof_to_json
 from app.integrity.sealing import SealingService
-from app.working.models import NewContext
-from tests.factories.episodes import new_episode
+from tests.factories.receipts import as_json, store
 from tests.factories.statements import Sql
 
 
@@ -33,15 +26,6 @@ def sealer(database_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Seal
     """A sealer whose full range has ten entries."""
     monkeypatch.setattr(sealing, "RANGE_SIZE", 10)
     return build_sealing_service(database_settings)
-
-
-def store(services: Services, count: int, agent_id: str = "alice") -> list[Receipt]:
-    return services.episodes.store_many(agent_id, [new_episode(f"n{number}") for number in range(count)])
-
-
-def as_json(receipt: Receipt) -> dict[str, Any]:
-    values: dict[str, Any] = json.loads(json.dumps(asdict(receipt), default=str))
-    return values
 
 
 def refusal(services: Services, receipt: Receipt) -> str | None:
@@ -285,149 +269,3 @@ def test_forged_receipts_are_refused(services: Services, sealer: SealingService)
     for forged in forgeries:
         assert check_receipt(as_json(first), forged, found) is not None
     assert check_receipt(as_json(second), proof, found) is not None
-
-
-@pytest.fixture
-def run(services: Services, database_settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    monkeypatch.setattr(command, "open_services", lambda: services)
-    monkeypatch.setattr(command, "load_settings", lambda: database_settings)
-    return lambda *arguments: CliRunner().invoke(command.integrity, arguments)
-
-
-def test_third_party_checks_receipts_without_a_database(
-    services: Services, run: Callable[..., Result], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sql: Sql
-) -> None:
-    receipts = store(services, 5)
-    file = tmp_path / "receipts.jsonl"
-    file.write_text("".join(json.dumps(as_json(receipt)) + "\n" for receipt in receipts))
-    assert run("prove", str(file)).exit_code == 1
-    assert run("seal", "--everything").exit_code == 0
-    heads, proofs = tmp_path / "heads.json", tmp_path / "proofs.jsonl"
-    heads.write_text(_last_line(run("heads")))
-    proofs.write_text("\n".join(line for line in run("prove", str(file)).stdout.splitlines() if line.startswith("{")))
-    key = services.proofs.heads().heads[0].public_key.hex()
-
-    def no_database() -> Any:
-        raise AssertionError("check-offline asked for a database")
-
-    monkeypatch.setattr(command, "open_services", no_database)
-    good = run("check-offline", str(proofs), str(heads), "--public-key", key, "--json")
-    assert (good.exit_code, json.loads(good.stdout)) == (0, {"receipts": 5, "heads": 1, "problems": []})
-    assert run("check-offline", str(file), str(heads)).exit_code == 1, "a receipt without a proof proves nothing"
-    assert run("check-offline", str(proofs), str(heads), "--public-key", "00" * 32).exit_code == 1
-    proofs.write_text(proofs.read_text().replace(receipts[2].content_sha256, "1" * 64))
-    forged = run("check-offline", str(proofs), str(heads))
-    assert forged.exit_code == 1
-    assert str(receipts[2].episode_id) in forged.stderr
-    heads.write_text("junk")
-    assert run("check-offline", str(proofs), str(heads)).exit_code == 1
-
-
-def test_absurd_files_are_refused_in_words(services: Services, run: Callable[..., Result], tmp_path: Path) -> None:
-    (receipt,) = store(services, 1)
-    assert "nothing is sealed yet" in run("audit").stdout
-    assert run("seal", "--everything").exit_code == 0
-    file, heads, proofs = tmp_path / "receipts.jsonl", tmp_path / "heads.json", tmp_path / "proofs.jsonl"
-    file.write_text(json.dumps(as_json(receipt)))
-    heads.write_text(_last_line(run("heads")))
-    good = json.loads(_last_line(run("prove", str(file))))
-    of_receipt: list[dict[str, Any]] = [{"version": 10**40}, {"version": -1}, {"version": 1e308 * 10}, {"nonce": 5}, {"proof": 5}]
-    of_proof: list[dict[str, Any]] = [{"ledger_seq": 10**40}, {"ledger_seq": -1}, {"event": "invented"}, {"range_path": ["zz"]}]
-    of_proof.append({"head": {"range_no": 10**40}})
-    of_head: list[dict[str, Any]] = [{"range_no": 10**40}, {"sealed_at": "0001-01-01T00:00:00+23:00"}, {"last_ledger_seq": 10**40}]
-    of_head.append({"public_key": ""})
-
-    def assert_refused() -> None:
-        found = run("check-offline", str(proofs), str(heads))
-        assert found.exit_code == 1 and isinstance(found.exception, SystemExit | InvalidRequest), found.exception
-
-    for text in ("", "\n", "[" * 100_000, json.dumps(good)[:-1] + ', "version": 1}'):
-        proofs.write_text(text)
-        assert_refused()
-    for spoilt in [good | changes for changes in of_receipt] + [good | {"proof": good["proof"] | changes} for changes in of_proof]:
-        proofs.write_text(json.dumps(spoilt))
-        assert_refused()
-    proofs.write_text(json.dumps(good))
-    sound = json.loads(heads.read_text())["heads"][0]
-    assert run("check-offline", str(proofs), str(heads)).exit_code == 0
-    for changes in of_head:
-        heads.write_text(json.dumps({"heads": [sound | changes]}))
-        assert_refused()
-
-
-def _last_line(result: Result) -> str:
-    return str(result.stdout.splitlines()[-1])
-
-
-def test_verify_from_a_file_names_what_is_lost(services: Services, run: Callable[..., Result], tmp_path: Path, sql: Sql) -> None:
-    receipts = store(services, 4)
-    file = tmp_path / "receipts.jsonl"
-    batch = json.dumps({"items": [as_json(receipt) for receipt in receipts[:2]]})
-    file.write_text(batch + "\n\n" + "\n".join(json.dumps(as_json(receipt)) for receipt in receipts[2:]))
-    fine = run("verify", str(file), "--json")
-    assert (fine.exit_code, json.loads(_last_line(fine))["summary"]) == (0, {"pending": 4})
-    sql("SET session_replication_role = replica")
-    sql("DELETE FROM nexus_memory.zep_episodic_memory WHERE episode_id = %s", str(receipts[0].episode_id))
-    sql("UPDATE nexus_memory.zep_episodic_memory SET content = 'forged' WHERE episode_id = %s", str(receipts[3].episode_id))
-    sql("SET session_replication_role = origin")
-    lost = run("verify", str(file))
-    assert lost.exit_code == 1
-    assert f"{receipts[0].episode_id} seq {receipts[0].seq}: missing" in lost.stderr
-    assert f"{receipts[3].episode_id} seq {receipts[3].seq}: altered" in lost.stderr
-    file.write_text("{}\n")
-    assert run("verify", str(file)).exit_code == 1
-    assert run("audit").exit_code == 0
-
-
-def test_verify_of_everything_names_each_thing_that_was_changed_by_hand(
-    services: Services, run: Callable[..., Result], drain: Callable[[], int], database_settings: Settings, sql: Sql
-) -> None:
-    receipts = store(services, 6)
-    services.working.put("alice", "plan", NewContext({"goal": "tea"}, 600))
-    services.working.put("alice", "kept", NewContext({"goal": "rest"}, 600))
-    drain()
-    assert run("seal", "--everything").exit_code == 0
-    fine = run("verify")
-    assert (fine.exit_code, fine.stderr) == (0, ""), fine.output
-    changed, removed, one, other = (str(receipt.episode_id) for receipt in receipts[:4])
-    sql("SET session_replication_role = replica")
-    sql("UPDATE nexus_memory.zep_episodic_memory SET content = 'forged' WHERE episode_id = %s", changed)
-    sql("DELETE FROM nexus_memory.zep_episodic_memory WHERE episode_id = %s", removed)
-    sql("INSERT INTO nexus_memory.zep_episodic_memory (episode_id, agent_id, content) VALUES (%s, 'alice', 'smuggled')", str(UUID(int=9)))
-    sql(
-        "UPDATE nexus_memory.episode_chunks c SET embedding = o.embedding FROM nexus_memory.episode_chunks o"
-        " WHERE (c.episode_id, o.episode_id) IN ((%s, %s), (%s, %s))",
-        one, other, other, one,
-    )  # fmt: skip
-    sql("UPDATE memory_system.ledger SET leaf = sha256('x') WHERE episode_id = %s", str(receipts[5].episode_id))
-    sql("SET session_replication_role = origin")
-    with Redis.from_url(database_settings.cache_dsn) as redis:
-        redis.set("nexus:working:alice:plan", b'{"goal": "forged"}', keepttl=True)
-        redis.delete("nexus:working:alice:kept")  # A miss is nothing wrong.
-    found = run("verify")
-    assert found.exit_code == 1
-    for expected in (
-        f"{changed} seq {receipts[0].seq}: altered",
-        f"{removed} seq {receipts[1].seq}: missing",
-        f"{UUID(int=9)} seq 7: altered",
-        f"{one} seq {receipts[2].seq}: altered: its vectors",
-        f"{other} seq {receipts[3].seq}: altered: its vectors",
-        f"{receipts[5].episode_id} seq {receipts[5].seq}: altered",
-        "range 0: entries 1 to 6",
-        "nexus:working:alice:plan: stale in Redis",
-    ):
-        assert expected in found.stderr, f"{expected} in {found.stderr}"
-    assert str(receipts[4].episode_id) not in found.stderr
-    assert "kept" not in found.stderr
-
-
-def test_vanished_vector_is_named_and_ends_with_1(
-    services: Services, run: Callable[..., Result], drain: Callable[[], int], sql: Sql
-) -> None:
-    gone, kept = store(services, 2)
-    drain()
-    sql("DELETE FROM nexus_memory.episode_chunks WHERE episode_id = %s", str(gone.episode_id))
-    found = run("verify")
-    assert found.exit_code == 1
-    assert f"{gone.episode_id} seq {gone.seq}: stale" in found.stderr
-    assert str(kept.episode_id) not in found.stderr

@@ -18,7 +18,7 @@ from app.db import Database
 from app.search import recall as recall_module
 from app.search.recall import RecallService
 from tests.factories.servers import TestServers
-from tests.factories.statements import Sql, copy_in
+from tests.factories.statements import TRIGGERS_OFF, TRIGGERS_ON, Sql, copy_in
 
 ROWS, LATENT, MOST = 10_000, 24, 50
 HNSW = "ix_episode_chunks_embedding_model_1"
@@ -58,14 +58,14 @@ def big(servers: TestServers) -> Iterator[Sql]:
     with servers.database() as name, closing(servers.superuser(name)) as connection:
         sql = Sql(connection)
         index = sql.one("SELECT indexdef FROM pg_indexes WHERE indexname = %s", HNSW)
-        sql("SET session_replication_role = replica")
+        sql(TRIGGERS_OFF)
         sql(f"DROP INDEX nexus_memory.{HNSW}")
         sql("CREATE TEMP TABLE loaded (n int PRIMARY KEY, vector public.vector(384))")
         sql(_FILL_EPISODES)
         lines = StringIO("".join(f"{n}\t{literal(vector)}\n" for n, vector in enumerate(vectors(ROWS, 1))))
         copy_in(connection, "COPY loaded FROM STDIN", lines)
         sql(_FILL_CHUNKS)
-        sql("SET session_replication_role = origin")
+        sql(TRIGGERS_ON)
         sql(index)
         sql("ANALYZE")
         sql("SELECT set_config('app.current_agent_id', 'alice', false)")
@@ -197,14 +197,14 @@ def test_index_is_used_for_what_it_was_made(condition: str, index: str, big: Sql
 
 
 def test_claim_and_reaper_use_the_partial_indexes_beside_many_done_rows(big: Sql) -> None:
-    big("SET session_replication_role = replica")
+    big(TRIGGERS_OFF)
     big(
         "INSERT INTO memory_system.embeddings_queue (target_kind, target_id, model_id, agent_id, input_sha256, input_chars, state,"
         " claim_token)"
         " SELECT 'episodic', e.episode_id, 1, e.agent_id, 'x', 1, CASE WHEN e.seq % 100 < 30 THEN 'pending' WHEN e.seq % 100 = 30"
         " THEN 'processing' ELSE 'done' END, CASE WHEN e.seq % 100 = 30 THEN gen_random_uuid() END FROM nexus_memory.zep_episodic_memory e"
     )
-    big("SET session_replication_role = origin")
+    big(TRIGGERS_ON)
     big("ANALYZE memory_system.embeddings_queue")
     queue = "EXPLAIN SELECT target_id FROM memory_system.embeddings_queue WHERE"
     ready = plan(big(f"{queue} state = 'pending' AND due_at <= now() ORDER BY priority, due_at, target_id LIMIT 256"))

@@ -1,26 +1,16 @@
 """What is changed by hand is named, whatever it is: attributes, deletions undone, vectors as a whole, rows of any number."""
 
-from collections.abc import Iterator
-
 import pytest
 
-from app.bootstrap import Services, build_reconciliation_service
-from app.config import Settings
+from app.bootstrap import Services
 from app.episodes.models import Receipt
-from app.integrity.service import ReceiptClaim
 from app.reconcile.service import ReconciliationService
 from tests.factories.episodes import new_episode
-from tests.factories.statements import Sql
+from tests.factories.receipts import verdict
+from tests.factories.statements import TRIGGERS_OFF, TRIGGERS_ON, Sql
 from tests.factories.workshop import Workshop
 
-SILENT, LOUD = "SET session_replication_role = replica", "SET session_replication_role = origin"
 EPISODES = "nexus_memory.zep_episodic_memory"
-
-
-def verdict(services: Services, receipt: Receipt) -> str:
-    claim = ReceiptClaim(receipt.episode_id, receipt.seq, receipt.version, receipt.content_sha256, receipt.nonce)
-    (found,) = services.integrity.verify_receipts("alice", [claim])
-    return found.verdict
 
 
 @pytest.fixture
@@ -29,13 +19,6 @@ def receipt(services: Services, workshop: Workshop) -> Receipt:
     stored = services.episodes.store("alice", new_episode("the kettle is on the stove"))
     workshop.drain()
     return stored
-
-
-@pytest.fixture
-def reconciler(database_settings: Settings) -> Iterator[ReconciliationService]:
-    built = build_reconciliation_service(database_settings)
-    yield built
-    built._database.close()
 
 
 @pytest.mark.parametrize(
@@ -86,9 +69,9 @@ def test_attributes_changed_through_the_service_stay_right(services: Services, w
 def test_deleted_episode_that_was_put_back_is_altered(services: Services, receipt: Receipt, sql: Sql) -> None:
     sql(f"CREATE TABLE public.kept AS SELECT episode_id, agent_id, content FROM {EPISODES}")
     services.episodes.delete("alice", receipt.episode_id)
-    sql(SILENT)
+    sql(TRIGGERS_OFF)
     sql(f"INSERT INTO {EPISODES} (episode_id, agent_id, content) SELECT * FROM public.kept")
-    sql(LOUD)
+    sql(TRIGGERS_ON)
     sql("DROP TABLE public.kept")
     assert verdict(services, receipt) == "altered"
     assert [one.verdict for one in services.integrity.verify_all()] == ["altered", "altered"]
@@ -104,7 +87,7 @@ _OTHER_VECTOR = "(SELECT o.embedding FROM nexus_memory.episode_chunks o WHERE o.
         f" vector_sha256 = sha256(public.vector_send({_OTHER_VECTOR}))",
         "DELETE FROM nexus_memory.episode_chunks WHERE chunk_no = 1",
         "DELETE FROM nexus_memory.episode_chunks WHERE chunk_no = (SELECT max(chunk_no) FROM nexus_memory.episode_chunks)",
-        f"{SILENT}; UPDATE nexus_memory.episode_chunks SET agent_id = 'mallory'",
+        f"{TRIGGERS_OFF}; UPDATE nexus_memory.episode_chunks SET agent_id = 'mallory'",
     ],
 )
 def test_vectors_are_verified_as_a_whole_and_repaired(
@@ -116,7 +99,7 @@ def test_vectors_are_verified_as_a_whole_and_repaired(
     assert sql.one("SELECT max(chunk_no) FROM nexus_memory.episode_chunks") > 1
     assert verdict(services, receipt) == "searchable"
     sql(statement)
-    sql(LOUD)
+    sql(TRIGGERS_ON)
     assert verdict(services, receipt) == "altered"
     assert not reconciler.run("vectors").found
     report = reconciler.run("vectors", deep=True)
@@ -130,10 +113,10 @@ def test_vectors_are_verified_as_a_whole_and_repaired(
 def test_everything_is_verified_whatever_its_number(services: Services, workshop: Workshop, sql: Sql) -> None:
     receipts = services.episodes.store_many("alice", [new_episode(f"episode {n}") for n in range(3)])
     workshop.drain()
-    sql(SILENT)
+    sql(TRIGGERS_OFF)
     for seq in (-5, 10**15):
         sql(f"INSERT INTO {EPISODES} (agent_id, content, seq) OVERRIDING SYSTEM VALUE VALUES ('alice', 'smuggled', {seq})")
-    sql(LOUD)
+    sql(TRIGGERS_ON)
     sql(f"DELETE FROM {EPISODES} WHERE episode_id = %s", str(receipts[2].episode_id))
     sql("SELECT setval('nexus_memory.zep_episodic_memory_seq_seq', 1)")
     assert [(one.seq, one.verdict) for one in services.integrity.verify_all()] == [
@@ -148,9 +131,9 @@ def test_everything_is_verified_whatever_its_number(services: Services, workshop
 def test_episode_whose_agent_was_changed_by_hand_is_repaired_once(
     services: Services, workshop: Workshop, receipt: Receipt, sql: Sql, reconciler: ReconciliationService
 ) -> None:
-    sql(SILENT)
+    sql(TRIGGERS_OFF)
     sql(f"UPDATE {EPISODES} SET agent_id = 'mallory'")
-    sql(LOUD)
+    sql(TRIGGERS_ON)
     assert reconciler.run("vectors", deep=True).repaired["altered"] == 1
     workshop.drain()
     assert not reconciler.run("vectors", deep=True).found
