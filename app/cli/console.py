@@ -64,7 +64,3 @@ class Advance:
     def __call__(self, count: int) -> None:
         """Count so many more as done."""
         self._progress.advance(self._task, count)
-
-    def to(self, done: int, total: int) -> None:
-        """Say how much is done of how much."""
-        self._progress.update(self._task, completed=done, total=total)

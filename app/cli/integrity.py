@@ -118,9 +118,10 @@ def _verify_everything(services: Services) -> tuple[Counter[str], list[Verdict],
     # What Redis lacks is a miss, and costs one read of PostgreSQL.
     drift = reconciliation.run("working", dry_run=True, deep=True)
     others += [f"{name}: {kind} in Redis" for kind, name in drift.named if kind not in {Drift.MISSING, Drift.UNHASHED}]
-    # The verdicts above are on episodes.
+    # Episodes too: a verdict says of one whose work is dead or on its way just that.
     drift = reconciliation.run("vectors", dry_run=True, deep=True)
-    others += [f"{name}: its vector is {kind}" for kind, name in drift.named if not name.startswith("episode ")]
+    judged = {f"episode {verdict.episode_id}" for verdict in lost}
+    others += [f"{name}: its vector is {kind}" for kind, name in drift.named if name not in judged]
     return summary, lost, others
 
 

@@ -70,17 +70,15 @@ class ConsciousnessService:
             PermissionDenied: It is fixed and the caller may not unlock it.
         """
         with self._database.transaction(agent_id) as connection:
-            made, standing = None, None
-            while made is None and standing is None:
+            while True:
                 if expected_version in (None, 0):
                     made = repository.insert_block(connection, agent_id, label, value, read_only=bool(read_only))
-                if made is None:
-                    standing = repository.get_block(connection, agent_id, label, lock=True)
-                if expected_version is not None:
+                    if made is not None:
+                        return made, True
+                standing = repository.get_block(connection, agent_id, label, lock=True)
+                # What stood in the way may be deleted before it is locked: then the label is free again.
+                if standing is not None or expected_version is not None:
                     break
-                # One that stood in the way was deleted before it could be locked: the label is free again.
-            if made is not None:
-                return made, True
             block = _of_version(standing, expected_version)
             if block.read_only and read_only is False:
                 if not may_unlock:

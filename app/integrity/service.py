@@ -84,7 +84,7 @@ class IntegrityService:
         A transaction looks at most at 10,000 rows, so memory is bounded however many there are.
 
         Args:
-            tell: Told after each step how many rows it looked at.
+            tell: Told after each step how many verdicts it gave.
         """
         for read, start in ((repository.claims_of_ledger, 0), (repository.claims_of_unaccepted, _BELOW_ANY_SEQ)):
             after: int | None = start

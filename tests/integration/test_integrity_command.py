@@ -14,6 +14,7 @@ from app.bootstrap import Services
 from app.cli import integrity as command
 from app.config import Settings
 from app.errors import InvalidRequest
+from app.semantic.models import NewSemanticMemory
 from app.working.models import NewContext
 from tests.factories.receipts import as_json, store
 from tests.factories.statements import TRIGGERS_OFF, TRIGGERS_ON, Sql
@@ -162,4 +163,22 @@ def test_vanished_vector_is_named_and_ends_with_1(
     found = run("verify")
     assert found.exit_code == 1
     assert f"{gone.episode_id} seq {gone.seq}: stale" in found.stderr
+    assert str(kept.episode_id) not in found.stderr
+
+
+def test_vectors_put_in_by_hand_are_named_whatever_the_queue_says(
+    services: Services, run: Callable[..., Result], drain: Callable[[], int], sql: Sql
+) -> None:
+    forged, kept = store(services, 2)
+    services.semantic.store("alice", NewSemanticMemory("kettle", "on the stove"))
+    drain()
+    other = "(SELECT embedding FROM nexus_memory.episode_chunks WHERE episode_id = %s)"
+    for table, row in (("episode_chunks", "episode_id = %s"), ("semantic_vectors", "%s IS NOT NULL")):
+        assignments = f"embedding = {other}, vector_sha256 = sha256(public.vector_send({other}))"
+        sql(f"UPDATE nexus_memory.{table} SET {assignments} WHERE {row}", *[str(kept.episode_id)] * 2, str(forged.episode_id))
+    sql("UPDATE memory_system.embeddings_queue SET state = 'dead' WHERE target_id = %s", str(forged.episode_id))
+    found = run("verify")
+    assert found.exit_code == 1
+    assert f"episode {forged.episode_id}: its vector is altered" in found.stderr
+    assert "semantic memory" in found.stderr
     assert str(kept.episode_id) not in found.stderr
