@@ -92,7 +92,9 @@ class Settings(BaseSettings):
     api_threads: int = Field(8, ge=1, le=256, description="Threads of each gunicorn process.")
     max_body_bytes: int = Field(8 * 1024 * 1024, ge=1024, description="Largest request body; a larger one is answered 413.")
     body_timeout_seconds: float = Field(
-        10.0, gt=0, description="How long a client may pause in the middle of a body before it is answered 408."
+        10.0,
+        gt=0,
+        description="How long a client may take to send a request or to take up an answer, beside a second for each 64 KiB of it.",
     )
     default_language: str = Field("en", pattern="^(en|es|simple)$", description="Language of an episode that names none: en, es or simple.")
     working_ttl_seconds: int = Field(

@@ -56,7 +56,6 @@ def create_app(settings: Settings, services: Services | None = None) -> Applicat
         static_folder=None,
     )
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
-    app.config["BODY_TIMEOUT_SECONDS"] = settings.body_timeout_seconds
     attach(app, services if services is not None else build_services(settings))
     hooks.install(app)
     authentication.install(app)

@@ -45,10 +45,6 @@ class StrictRequest(Request):
         return value
 
     def _whole_body(self) -> bytes:
-        connection = self.environ.get("gunicorn.socket")
-        if connection is not None:
-            # Otherwise a client that sends half a body and waits would hold a thread for ever.
-            connection.settimeout(current_app.config["BODY_TIMEOUT_SECONDS"])
         try:
             body = self.get_data(cache=False)
         except (TimeoutError, ClientDisconnected):

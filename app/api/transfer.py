@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from flask import Response, current_app, request
+from flask import Response, request
 from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
 from gunicorn.http.errors import ParseException
@@ -53,9 +53,6 @@ def import_memory(query: AgentQuery) -> Response:
 
 def _lines() -> Iterator[bytes]:
     """Yield the body's lines as they arrive; a line that is too long comes cut, one byte over the limit."""
-    connection = request.environ.get("gunicorn.socket")
-    if connection is not None:
-        connection.settimeout(current_app.config["BODY_TIMEOUT_SECONDS"])
     request.max_content_length = _ANY_SIZE
     rest, is_too_long = b"", False
     while True:

@@ -1,5 +1,6 @@
 """Two gunicorn processes: their counters are summed, a killed one's too, and bodies without a length are bounded."""
 
+import contextlib
 import http.client
 import os
 import re
@@ -7,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -26,8 +28,10 @@ def _free_port() -> int:
         return int(listener.getsockname()[1])
 
 
-def _call(port: int, method: str, path: str, body: object = None, headers: dict[str, str] | None = None) -> tuple[int, str]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+def _call(
+    port: int, method: str, path: str, body: object = None, headers: dict[str, str] | None = None, timeout: float = 10.0
+) -> tuple[int, str]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=timeout)
     try:
         connection.request(method, path, body, headers or {}, encode_chunked=True)  # type: ignore[arg-type]
         answer = connection.getresponse()
@@ -140,3 +144,105 @@ def test_clients_that_stop_in_mid_body_do_not_hold_the_service(gunicorn: tuple[i
     finally:
         for connection in stalled:
             connection.close()
+
+
+class Dawdlers(threading.Thread):
+    """Clients that send a byte each every third of the time that a request may take."""
+
+    def __init__(self, port: int, first: bytes, byte: bytes) -> None:
+        super().__init__()
+        self._connections = [socket.create_connection(("127.0.0.1", port)) for _ in range(48)]
+        self._byte = byte
+        self._ended = threading.Event()
+        for connection in self._connections:
+            connection.sendall(first)
+
+    def run(self) -> None:
+        while not self._ended.wait(0.3):
+            for connection in self._connections:
+                with contextlib.suppress(OSError):
+                    connection.sendall(self._byte)
+
+    def __enter__(self) -> None:
+        self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self.join()
+        for connection in self._connections:
+            connection.close()
+
+
+@pytest.mark.parametrize(
+    ("first", "byte"),
+    [(b"GET /health/live HTTP/1.1\r\nHost: x\r\n", b"X"), (HEAD + b"Content-Length: 1000\r\n\r\n{", b" ")],
+    ids=["head", "body"],
+)
+def test_clients_that_send_a_byte_now_and_then_do_not_hold_the_service(
+    gunicorn: tuple[int, psutil.Process], tmp_path: Path, first: bytes, byte: bytes
+) -> None:
+    with Dawdlers(gunicorn[0], first, byte):
+        assert _call(gunicorn[0], "GET", "/health/live")[0] == 200
+    assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+def _hog(port: int) -> socket.socket:
+    """A client that asks one question after another until no buffer takes any more, and reads no answer."""
+    hog = socket.socket()
+    hog.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    hog.connect(("127.0.0.1", port))
+    hog.setblocking(False)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            hog.send(b"GET /openapi.json HTTP/1.1\r\nHost: x\r\n\r\n" * 100)
+    return hog
+
+
+def test_clients_that_do_not_take_up_their_answers_do_not_hold_the_service(gunicorn: tuple[int, psutil.Process]) -> None:
+    port = gunicorn[0]
+    hogs = [_hog(port) for _ in range(20)]
+    try:
+        # Each of them holds a thread sooner or later, and there are sixteen.
+        for _ in range(25):
+            assert _call(port, "GET", "/health/live", timeout=15)[0] == 200
+            time.sleep(0.2)
+    finally:
+        for hog in hogs:
+            hog.close()
+
+
+@pytest.mark.parametrize("request_bytes", [b"GET /health/live HTTP/1.0\r\n\r\n", b"no HTTP\r\n\r\n"], ids=["answered", "refused"])
+def test_clients_that_never_hang_up_hold_nobody(gunicorn: tuple[int, psutil.Process], request_bytes: bytes) -> None:
+    port = gunicorn[0]
+    lasting = [socket.create_connection(("127.0.0.1", port), timeout=10) for _ in range(24)]
+    try:
+        for connection in lasting:
+            connection.sendall(request_bytes)
+        for connection in lasting:
+            assert connection.recv(65536).startswith(b"HTTP/1.")
+        began = time.monotonic()
+        for _ in range(20):
+            assert _call(port, "GET", "/health/live")[0] == 200
+        # Two seconds for each of them is what gunicorn's main thread would wait.
+        assert time.monotonic() - began < 4
+    finally:
+        for connection in lasting:
+            connection.close()
+
+
+@pytest.mark.parametrize("manner", ["keep-alive", "close"])
+def test_large_refused_body_is_answered_and_the_connection_is_what_was_announced(gunicorn: tuple[int, psutil.Process], manner: str) -> None:
+    """From a client that reads no answer before it has sent everything."""
+    size = 24 * 1024 * 1024
+    head = HEAD.replace(b"Connection: close", f"Connection: {manner}".encode()) + f"Content-Length: {size}\r\n\r\n".encode()
+    with socket.create_connection(("127.0.0.1", gunicorn[0]), timeout=10) as connection:
+        connection.sendall(head)
+        connection.sendall(b"x" * size)
+        answer = connection.recv(65536)
+        assert answer.startswith(b"HTTP/1.1 413"), answer
+        assert f"connection: {manner}".encode() in answer.lower()
+        if manner == "keep-alive":
+            connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+        else:
+            assert connection.recv(65536) == b""

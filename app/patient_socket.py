@@ -1,0 +1,74 @@
+"""A connection whose client may dawdle for so long and no longer, however it spreads that over its bytes."""
+
+import errno
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from typing_extensions import Buffer
+
+_BYTES_A_SECOND = 64 * 1024
+"""Who sends and reads faster than this never runs out of time."""
+
+
+class SlowClient(TimeoutError):
+    """The client took too long; gunicorn treats it as one that left."""
+
+    def __init__(self) -> None:
+        super().__init__(errno.ECONNRESET, "the client took too long")
+
+
+class PatientSocket(socket.socket):
+    """A socket that waits for its client a bounded time in all, not for each call anew: a byte now and then wins nothing.
+
+    What this side does in between, for example store what came, costs the client nothing.
+
+    Args:
+        connection: An accepted connection; the object given is of no use afterwards.
+        seconds: How long a client may take for a request, and for an answer, beside a second for each 64 KiB of it.
+    """
+
+    def __init__(self, connection: socket.socket, seconds: float) -> None:
+        super().__init__(fileno=connection.detach())
+        self._most = self._left = seconds
+
+    def begin(self) -> None:
+        """Give the client all of its time: a request begins."""
+        self._left = self._most
+
+    def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
+        """Return what the client sends next; at once where the socket does not block.
+
+        Raises:
+            SlowClient: It has used up its time.
+        """
+        if self.gettimeout() == 0:
+            return super().recv(bufsize, flags)
+        if self._left <= 0:
+            raise SlowClient
+        began = time.monotonic()
+        with self._no_longer_than(self._left):
+            data = super().recv(bufsize, flags)
+        self._left = min(self._most, self._left - (time.monotonic() - began) + len(data) / _BYTES_A_SECOND)
+        return data
+
+    def sendall(self, data: Buffer, flags: int = 0, /) -> None:
+        """Send everything.
+
+        Raises:
+            SlowClient: The client does not take it up.
+        """
+        with self._no_longer_than(self._most + memoryview(data).nbytes / _BYTES_A_SECOND):
+            super().sendall(data, flags)
+
+    @contextmanager
+    def _no_longer_than(self, seconds: float) -> Iterator[None]:
+        limit = self.gettimeout()
+        self.settimeout(seconds if limit is None else min(seconds, limit))
+        try:
+            yield
+        except TimeoutError:
+            raise SlowClient from None
+        finally:
+            self.settimeout(limit)
