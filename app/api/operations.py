@@ -9,7 +9,7 @@ from app.api.answers import json_answer
 from app.api.authentication import find_agent
 from app.api.schemas.operations import HealthAnswer, LivenessAnswer, ReadinessAnswer, StatsAnswer, StatsQuery
 from app.api.services import request_metrics, services
-from app.errors import InvalidRequest
+from app.errors import InvalidRequest, Unavailable
 from app.observability.metrics import DatabaseReadings, render_database
 
 blueprint = APIBlueprint("operations", __name__, abp_tags=[Tag(name="operations")])
@@ -19,7 +19,14 @@ blueprint = APIBlueprint("operations", __name__, abp_tags=[Tag(name="operations"
 def get_health() -> Response:
     """Show every component with its latency; 503 when memory does not work."""
     report = services().health.report()
-    return json_answer(report, 503 if report.status == "unhealthy" else 200)
+    return _answer(report, works=report.status != "unhealthy")
+
+
+def _answer(report: object, *, works: bool) -> Response:
+    answer = json_answer(report, 200 if works else 503)
+    if not works:
+        answer.headers["Retry-After"] = str(Unavailable.retry_after_seconds)
+    return answer
 
 
 @blueprint.get("/health/live", responses={200: LivenessAnswer})
@@ -32,7 +39,7 @@ def get_liveness() -> Response:
 def get_readiness() -> Response:
     """Say whether this process can serve requests now."""
     is_ready, reason = services().health.ready()
-    return json_answer({"status": "ready" if is_ready else "not_ready", "reason": reason}, 200 if is_ready else 503)
+    return _answer({"status": "ready" if is_ready else "not_ready", "reason": reason}, works=is_ready)
 
 
 @blueprint.get("/stats", responses={200: StatsAnswer})

@@ -48,6 +48,8 @@ class AsyncNexusClient:
 
     Raises of every method:
         NexusApiError: The service refused the request, or could not be reached.
+        ValueError: An argument cannot be sent: a number that JSON has not, half a surrogate pair, a header that is not ASCII.
+        TypeError: An argument is nothing that JSON has.
     """
 
     def __init__(

@@ -143,8 +143,9 @@ def test_wrong_method_names_the_right_ones(layer: FlaskClient) -> None:
 @pytest.mark.parametrize(("status", "code", "ready"), [("healthy", 200, 200), ("degraded", 200, 200), ("unhealthy", 503, 503)])
 def test_health_status_decides_the_http_status(status: str, code: int, ready: int, layer: FlaskClient, doubles: Doubles) -> None:
     doubles.health.status = status
-    assert layer.get("/health", headers=ALICE).status_code == code
-    assert layer.get("/health/ready").status_code == ready
+    for answer, expected in ((layer.get("/health", headers=ALICE), code), (layer.get("/health/ready"), ready)):
+        assert answer.status_code == expected
+        assert ("Retry-After" in answer.headers) is (expected == 503)
     assert layer.get("/health/live").status_code == 200
 
 
