@@ -6,7 +6,7 @@ RUN := $(VENV)/bin/python -m
 STAMP := $(VENV)/.installed-$(shell cksum requirements.txt 2>/dev/null | cut -d' ' -f1)
 
 .DEFAULT_GOAL := help
-.PHONY: help install secrets demo run test check faults soak bench format psql clean
+.PHONY: help install secrets demo run test check faults soak bench rivals format psql clean
 
 help: ## Print this help.
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -55,6 +55,12 @@ soak: $(STAMP) ## Write, edit and delete under random faults for MINUTES=30, the
 bench: $(STAMP) secrets ## Measure this machine against the targets.
 	@$(RUN) bench
 
+RIVALS := .rivals
+rivals: $(STAMP) secrets ## Measure this service beside mem0 and LangGraph's store, in an environment of their own.
+	@test -x $(RIVALS)/bin/python || $(PYTHON) -m venv --clear $(RIVALS)
+	@$(RIVALS)/bin/python -m pip install --quiet --disable-pip-version-check -r bench/rivals-requirements.txt
+	@$(RUN) bench.rivals --python $(RIVALS)/bin/python
+
 format: $(STAMP) ## Format the code and fix what can be fixed.
 	@$(RUN) ruff check --fix .
 	@$(RUN) ruff format .
@@ -63,5 +69,5 @@ psql: $(STAMP) ## Open psql on the running stack (read only; ROLE=nexus_superuse
 	@$(RUN) app psql --role $(or $(ROLE),nexus_ro)
 
 clean: ## Remove the environment and caches; data and secrets stay.
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(RIVALS) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find app tasks tests migrations bench -name __pycache__ -type d -prune -exec rm -rf {} + 2>/dev/null || true

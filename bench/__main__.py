@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 
 from app.errors import NexusError
-from bench import claims, drain, identity, ingest, latency, reconcile, scale
+from bench import claims, drain, identity, ingest, latency, reconcile, scale, search
 from bench.figures import Figure
 from bench.machine import describe, load_average
 from bench.own_stack import OwnStack, running_stack
@@ -24,7 +24,7 @@ _SETTINGS: dict[str, dict[str, Any]] = {
     "reconcile": {"redis_memory_mb": 2048},
 }
 
-_OF_THE_STACK = {"claims": claims.measure, "identity": identity.measure, "reconcile": reconcile.measure}
+_OF_THE_STACK = {"claims": claims.measure, "identity": identity.measure, "reconcile": reconcile.measure, "search": search.measure}
 """The parts that need no texts."""
 
 

@@ -125,6 +125,10 @@ class OwnStack:
         connection.autocommit = True
         return connection
 
+    def pids(self, *names: str) -> list[int]:
+        """Return the process ids of programs that run, in no order."""
+        return [info.pid for info in self._supervisor.processes() if info.name in names and info.pid]
+
     def renice_workers(self, nice: int) -> None:
         """Give the workers and all their children a lower priority; only a privileged user can raise it again."""
         names = set(worker_names(self.settings))
@@ -136,6 +140,23 @@ class OwnStack:
 
     def _states(self, names: list[str]) -> set[str]:
         return {info.state for info in self._supervisor.processes() if info.name in names}
+
+    @contextmanager
+    def fresh_database(self, name: str) -> Iterator[str]:
+        """Make an empty database with pgvector on the stack's server, yield the superuser's URL to it, and drop it."""
+        url = _superuser_url(self._stack).rpartition("/")[0] + f"/{name}"
+        with self._superuser.cursor() as cursor:
+            cursor.execute(f"CREATE DATABASE {name}")
+            try:
+                connection = psycopg2.connect(url)
+                try:
+                    connection.autocommit = True
+                    connection.cursor().execute("CREATE EXTENSION vector")
+                finally:
+                    connection.close()
+                yield url
+            finally:
+                cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
     def make_baseline_database(self) -> str:
         """Make a second database by the same migrations, with the triggers off, and return the superuser's URL to it."""
