@@ -94,7 +94,7 @@ class Settings(BaseSettings):
     body_timeout_seconds: float = Field(
         10.0,
         gt=0,
-        description="How long a client may take to send a request or to take up an answer, beside a second for each 64 KiB of it.",
+        description="How long a client may take to send a request or to take up an answer, beside a second for each 16 KiB of it.",
     )
     default_language: str = Field("en", pattern="^(en|es|simple)$", description="Language of an episode that names none: en, es or simple.")
     working_ttl_seconds: int = Field(

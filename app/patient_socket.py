@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 from typing_extensions import Buffer
 
-_BYTES_A_SECOND = 64 * 1024
+_BYTES_A_SECOND = 16 * 1024
 """Who sends and reads faster than this never runs out of time."""
 
 
@@ -26,7 +26,7 @@ class PatientSocket(socket.socket):
 
     Args:
         connection: An accepted connection; the object given is of no use afterwards.
-        seconds: How long a client may take for a request, and for an answer, beside a second for each 64 KiB of it.
+        seconds: How long a client may take for a request, and for an answer, beside a second for each 16 KiB of it.
     """
 
     def __init__(self, connection: socket.socket, seconds: float) -> None:
