@@ -12,7 +12,7 @@ import click
 from rich.console import Console
 
 from app.errors import NexusError
-from bench import claims, drain, identity, ingest, latency, reconcile, scale, search
+from bench import claims, drain, identity, ingest, latency, quality, reconcile, scale, search
 from bench.figures import Figure
 from bench.machine import describe, load_average
 from bench.own_stack import OwnStack, running_stack
@@ -66,6 +66,8 @@ def _measure(part: str, stack: OwnStack, short: list[str], rounds: int, console:
         return _OF_THE_STACK[part](stack, report)
     if part == "scale":
         return scale.measure(stack, short, rounds, report)
+    if part == "quality":
+        return quality.measure(stack, short, report)
     if part == "latency":
         return latency.measure(stack, short, report)
     if part == "ingest":

@@ -15,6 +15,7 @@ TITLES = {
     "claims": "Claims: one claim of 256 rows",
     "scale": "Scale-out: the drain by number of worker processes",
     "search": "Search over 100,000 episodes of 1,000 agents, one of which has 30 % of them",
+    "quality": "Quality: Spanish questions, and vectors beside sentence-transformers' own",
     "identity": "The accounting identity",
     "reconcile": "Reconciliation of working memory with Redis, and of episodes with their vectors",
 }
