@@ -15,16 +15,26 @@ _TRY_WINDOW = text("SELECT pg_try_advisory_xact_lock(hashtext('nexus queue windo
 _OLDEST_CLAIM = text("SELECT coalesce(min(claimed_at), clock_timestamp()) FROM memory_system.embeddings_queue WHERE state = 'processing'")
 
 
+# Where a claim took the one row that a finished message of one row made room for, it would be a message of one row again: under load
+# every message would stay as small as those of the trickle that it began with, and a worker slower by a factor of eight. (TCP has the
+# same trouble and cure: RFC 1122, 4.2.3.4, silly window syndrome.)
+def _worth_it(free: str, whole: str) -> str:
+    """Return how many rows to take of what is free: all, or none until that is a batch, or half of a whole that is small."""
+    return f"CASE WHEN {free} >= least(:batch_rows, ceil({whole} / 2.0)) THEN {free} ELSE 0 END"
+
+
 def _pick(lane: int, reserve: float) -> str:
     """Return the CTE that takes a lane's rows: what the lanes before it left of the window, and never less than its reserve."""
     taken = "".join(f" - (SELECT count(*) FROM lane_{before})" for before in range(lane))
+    free, own = "w.rows - h.rows", f"ceil(w.rows * {reserve})"
+    left = f"{_worth_it(free, 'w.rows')}{taken}"
     return f"""
     lane_{lane} AS MATERIALIZED (
         SELECT target_kind, target_id, model_id FROM memory_system.embeddings_queue
         WHERE state = 'pending' AND priority = {lane} AND due_at <= now() AND model_id = ANY (SELECT m.model_id FROM in_use m)
           AND (due_at, target_id) > (CAST(:due_{lane} AS timestamptz), CAST(:id_{lane} AS uuid))
         ORDER BY due_at, target_id
-        LIMIT (SELECT least(:most, greatest(0, w.rows - h.rows{taken}, ceil(w.rows * {reserve}) - h.lane_{lane}))::bigint
+        LIMIT (SELECT least(:most, greatest(0, {left}, {_worth_it(f"{own} - h.lane_{lane}", own)}))::bigint
                FROM room w CROSS JOIN held h)
         FOR UPDATE SKIP LOCKED
     )"""
@@ -188,6 +198,7 @@ def claim(
     unread: int,
     messages_per_slot: int,
     rows_per_slot: int,
+    batch_rows: int,
     lease_seconds: float,
     silence_seconds: float,
 ) -> list[ClaimedRow]:
@@ -202,6 +213,7 @@ def claim(
         unread: Messages in the broker that no worker has taken.
         messages_per_slot: How many messages a worker may have taken and not answered for each of its slots.
         rows_per_slot: Rows in flight for each slot of a live worker.
+        batch_rows: Most rows of a message: what should be free before more are taken.
         lease_seconds: How long the claim holds without a heartbeat.
         silence_seconds: Silence after which a worker counts as gone.
 
@@ -219,6 +231,7 @@ def claim(
             "token": token,
             "oldest_claim": oldest_claim or "-infinity",
             "most": most,
+            "batch_rows": batch_rows,
             "unread": unread,
             "messages_per_slot": messages_per_slot,
             "rows_per_slot": rows_per_slot,

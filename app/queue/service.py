@@ -68,6 +68,7 @@ class QueueService:
                 unread=unread,
                 messages_per_slot=_BATCHES_PER_SLOT,
                 rows_per_slot=_BATCHES_PER_SLOT * self._settings.batch_rows,
+                batch_rows=self._settings.batch_rows,
                 lease_seconds=self._settings.lease_seconds,
                 silence_seconds=self._settings.worker_silence_seconds,
             )

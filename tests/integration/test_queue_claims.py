@@ -52,6 +52,7 @@ def claim_in(connection: Connection, *, window: int, after: dict[int, Position] 
         unread=unread,
         messages_per_slot=2,
         rows_per_slot=window,
+        batch_rows=1,
         lease_seconds=45,
         silence_seconds=60,
     )
@@ -181,6 +182,40 @@ def test_window_holds_two_batches_for_each_live_slot(services: Services, worksho
     workshop.queue.leave(WorkerIdentity("worker@test:2", "worker", "test", 2))
     assert workshop.queue.claim() == []
     assert workshop.queue.counts().processing == 2 * window
+
+
+def trickle_becomes_a_load(services: Services, workshop: Workshop) -> None:
+    """Rows come one by one until the window is full of messages of one row, and then faster than they are done."""
+    workshop.announce(slots=1)
+    window = 2 * services.settings.batch_rows
+    in_broker: list[Batch] = []
+    for _ in range(window):
+        store(services, 1)
+        in_broker += workshop.queue.claim()
+    assert {len(batch.claim.target_ids) for batch in in_broker} == {1}
+    assert len(in_broker) > window // 2
+    store(services, 6 * window)
+    messages = 0
+    while in_broker:
+        workshop.process(in_broker.pop(0))
+        workshop.announce(slots=1)
+        claimed_now = workshop.queue.claim()
+        in_broker += claimed_now
+        messages += len(claimed_now)
+    assert workshop.queue.counts().done == 7 * window
+    assert messages <= 18, f"{messages} messages of {6 * window / messages:.1f} rows on average"
+
+
+def test_load_that_began_as_a_trickle_is_done_in_whole_messages(services: Services, workshop: Workshop) -> None:
+    trickle_becomes_a_load(services, workshop)
+
+
+def test_mutant_that_claims_each_row_that_becomes_free_stays_with_messages_of_one(
+    services: Services, workshop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(repository, "_CLAIM", text(str(repository._CLAIM).replace("least(:batch_rows,", "least(0,")))
+    with pytest.raises(AssertionError, match=r"messages of 1\.\d rows"):
+        trickle_becomes_a_load(services, workshop)
 
 
 def test_one_claim_takes_at_most_claim_rows(services: Services, workshop: Workshop, database_settings: Settings) -> None:
