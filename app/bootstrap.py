@@ -36,6 +36,7 @@ from app.reconcile.service import ReconciliationService
 from app.redis_client import BestEffortRedis
 from app.search.encoding import QueryEncoder
 from app.search.recall import RecallService
+from app.search.reranking import Reranker
 from app.search.service import SearchService
 from app.semantic.service import SemanticService
 from app.transfer.exporter import ExportService
@@ -109,7 +110,8 @@ def build_services(settings: Settings, load: LoadEncoder | None = None) -> Servi
 
     # One thread a query: several requests are encoded at once, and must not fight over the cores.
     encoder = QueryEncoder(load or _loader(settings, 1), read_models)
-    search = SearchService(database, encoder)
+    reranker = Reranker(settings.reranker_model, settings.reranker_candidates) if settings.reranker_model else None
+    search = SearchService(database, encoder, reranker)
     integrity = IntegrityService(database)
     return Services(
         settings=settings,

@@ -100,6 +100,10 @@ class Settings(BaseSettings):
     working_ttl_seconds: int = Field(
         86_400, ge=1, le=31_536_000, description="How long a working memory lives that names no time of its own, in seconds."
     )
+    reranker_model: str = Field(
+        "", description="Folder or name of a cross-encoder that reads query and result together and orders the best anew; empty for none."
+    )
+    reranker_candidates: int = Field(20, ge=1, le=100, description="How many of the best results the cross-encoder reads.")
     authentication_cache_seconds: float = Field(5.0, ge=0, description="How long a process trusts a key it has looked up.")
     rate_limit_per_minute: int = Field(
         0, ge=0, le=1_000_000, description="Requests that a key without a limit of its own may make in a minute; 0 for no limit."

@@ -28,6 +28,12 @@ class JsonLogger(Logger):  # type: ignore[misc]  # gunicorn ships no types
         self.error_log.propagate = True
         self.access_log.disabled = True
 
+    def warning(self, msg: str, *args: Any, **kwargs: Any) -> None:
+        """Log a warning; of a malformed request without what gunicorn quotes of it, which may be content or a key."""
+        if msg.startswith("Invalid request from"):
+            msg, args = "a malformed request was refused", ()
+        super().warning(msg, *args, **kwargs)
+
 
 bind = f"{_settings.host}:{_settings.port}"
 proc_name = "nexus-api"

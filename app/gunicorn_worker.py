@@ -1,16 +1,18 @@
-"""gunicorn's threaded worker, with threads that look after a connection to its end.
+"""gunicorn's threaded worker, whose threads work for requests that are there and wait for nobody.
 
-A thread stays a moment with a client that sends one request after the other, reads what is left of a refused body, and ends connections
-itself: gunicorn's main thread, which accepts everybody's, waits up to two seconds for each client that does not hang up.
+A connection gets a thread when a request's head has come as a whole: until then it costs a file descriptor. The thread stays a moment
+with a client that sends one request after the other, reads what is left of a refused body, and ends connections itself: gunicorn's
+main thread, which accepts everybody's, waits up to two seconds for each client that does not hang up.
 """
 
 import contextlib
+import re
 import select
 import socket
 import time
 from typing import Any
 
-from gunicorn.workers.gthread import ThreadWorker
+from gunicorn.workers.gthread import _DEFER, ThreadWorker
 
 from app.config import load_settings
 from app.patient_socket import PatientSocket
@@ -19,7 +21,14 @@ _LINGER_MS = 2
 _MOST_READS_AT_THE_END = 64
 _MOST_DISCARDED_BYTES = 64 * 1024 * 1024
 _DISCARDING_SECONDS = 5.0
+_WAITING_SECONDS = 0.25
 """What is read of a body that nobody wants, so that its sender gets to read why: most clients read no answer before they have sent all."""
+
+_LONGEST_HEAD_BYTES = 64 * 1024
+"""A head that is longer is read, and refused, by a thread."""
+
+_HEAD_BEGINS = re.compile(rb"[A-Za-z]{1,20}(?: |$)|$")
+_HEAD_ENDS = re.compile(rb"\r?\n\r?\n")
 
 
 class LingeringThreadWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn ships no types
@@ -46,21 +55,34 @@ class LingeringThreadWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn shi
         return kept
 
     def _serve(self, conn: Any) -> Any:
+        if not self._has_head(conn):
+            return _DEFER  # The main thread's poller waits for more of it.
         conn.sock.begin()
         return super().handle(conn)
 
+    def _has_head(self, conn: Any) -> bool:
+        """Return whether the head of the next request has come, or it is clear that none will."""
+        held = conn.parser.unreader.buf.getvalue() if conn.parser is not None else b""
+        come = conn.sock.peek(_LONGEST_HEAD_BYTES)
+        if come is None and _is_readable(conn.sock):
+            come = conn.sock.peek(_LONGEST_HEAD_BYTES)
+        head = held + (come or b"")
+        is_over = come == b"" or len(head) >= _LONGEST_HEAD_BYTES
+        if is_over or not _HEAD_BEGINS.match(head) or _HEAD_ENDS.search(head):
+            conn.sock.wake_at(1)
+            return True
+        conn.sock.wake_at(len(come or b"") + 1)
+        return False
+
     def _keepalive_after(self, conn: Any, keepalive: bool) -> bool:
         # gunicorn's own reads 64 KiB at most, and nothing where the connection is to be closed.
+        conn.sock.begin(_WAITING_SECONDS)
         deadline = time.monotonic() + _DISCARDING_SECONDS
         return bool(conn.parser.finish_body(deadline=deadline, max_bytes=_MOST_DISCARDED_BYTES)) and keepalive
 
     def _sends_more(self, conn: Any) -> bool:
         # Never at the expense of a connection that waits for a thread.
-        if not self.alive or not self.tpool._work_queue.empty():
-            return False
-        waiting = select.poll()
-        waiting.register(conn.sock, select.POLLIN)
-        return bool(waiting.poll(_LINGER_MS))
+        return self.alive and self.tpool._work_queue.empty() and _is_readable(conn.sock)
 
     @staticmethod
     def _end(connection: socket.socket) -> None:
@@ -74,3 +96,10 @@ class LingeringThreadWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn shi
                     break
         with contextlib.suppress(OSError):
             connection.shutdown(socket.SHUT_RD)
+
+
+def _is_readable(connection: socket.socket) -> bool:
+    """Return whether something comes within a moment."""
+    waiting = select.poll()
+    waiting.register(connection, select.POLLIN)
+    return bool(waiting.poll(_LINGER_MS))

@@ -31,11 +31,25 @@ class PatientSocket(socket.socket):
 
     def __init__(self, connection: socket.socket, seconds: float) -> None:
         super().__init__(fileno=connection.detach())
-        self._most = self._left = seconds
+        self._most = self._now = self._left = seconds
+        self._wakes_at = 1
 
-    def begin(self) -> None:
-        """Give the client all of its time: a request begins."""
-        self._left = self._most
+    def begin(self, seconds: float | None = None) -> None:
+        """Give the client all of its time, or as much as is said: a request begins, or the rest of one that nobody wants."""
+        self._now = self._left = self._most if seconds is None else seconds
+
+    def peek(self, most: int) -> bytes | None:
+        """Return what has come and was not read, at most so many bytes; nothing when the client has ended, None when it may still send."""
+        try:
+            return super().recv(most, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return None
+
+    def wake_at(self, count: int) -> None:
+        """Have pollers see this socket as readable only when so many bytes have come, or the client has ended."""
+        if count != self._wakes_at:
+            self.setsockopt(socket.SOL_SOCKET, socket.SO_RCVLOWAT, count)
+            self._wakes_at = count
 
     def recv(self, bufsize: int, flags: int = 0, /) -> bytes:
         """Return what the client sends next; at once where the socket does not block.
@@ -50,7 +64,7 @@ class PatientSocket(socket.socket):
         began = time.monotonic()
         with self._no_longer_than(self._left):
             data = super().recv(bufsize, flags)
-        self._left = min(self._most, self._left - (time.monotonic() - began) + len(data) / _BYTES_A_SECOND)
+        self._left = min(self._now, self._left - (time.monotonic() - began) + len(data) / _BYTES_A_SECOND)
         return data
 
     def sendall(self, data: Buffer, flags: int = 0, /) -> None:

@@ -74,7 +74,7 @@ def find_weights(model: str, expected: str | None = None) -> Weights:
     Raises:
         ConfigurationError: The files are not on this machine, or they are not the expected model.
     """
-    folder = _named_folder(model) if model else _shipped_folder()
+    folder = find_folder(model) if model else _shipped_folder()
     found = fingerprint(folder)
     if not model and found != DEFAULT_SHA256:
         raise ConfigurationError(f"embedding model: {_difference(folder)}: reinstall it from requirements.txt")
@@ -152,7 +152,15 @@ def _shipped_folder() -> Path:
     return Path(next(iter(spec.submodule_search_locations))) / "model"
 
 
-def _named_folder(model: str) -> Path:
+def find_folder(model: str) -> Path:
+    """Return the folder of a model's files.
+
+    Args:
+        model: The folder itself, or the model's name in the local Hugging Face cache.
+
+    Raises:
+        ConfigurationError: Neither is on this machine.
+    """
     folder = Path(model)
     if folder.is_dir():
         return folder

@@ -19,6 +19,7 @@ from app.search.conversation import Question, rank_turns
 from app.search.encoding import QueryEncoder
 from app.search.fusion import Ranked, WordScore, fuse
 from app.search.query import SearchAnswer, SearchHit, SearchQuery
+from app.search.reranking import Reranker
 from app.search.temporal import periods_in
 from app.semantic import repository as semantic_repository
 from app.working import repository as working_repository
@@ -56,15 +57,19 @@ class SearchService:
     Args:
         database: Logged in as nexus_app.
         encoder: Makes query vectors.
+        reranker: Orders the best results anew; None leaves them as they are.
     """
 
-    def __init__(self, database: Database, encoder: QueryEncoder) -> None:
+    def __init__(self, database: Database, encoder: QueryEncoder, reranker: Reranker | None = None) -> None:
         self._database = database
         self._encoder = encoder
+        self._reranker = reranker
 
     def start_loading(self) -> None:
-        """Begin to load the model; returns at once."""
+        """Begin to load the models; returns at once."""
         self._encoder.start_loading()
+        if self._reranker is not None:
+            self._reranker.start_loading()
 
     def ready(self) -> tuple[bool, str]:
         """Return whether search by meaning works, and if not, why."""
@@ -81,15 +86,20 @@ class SearchService:
         """
         started = time.perf_counter()
         kinds = _kinds(query)
+        # Modes by one arm alone do what they say and nothing else, and weights that the caller gave are kept.
+        reranker = self._reranker if query.mode == "hybrid" and not (query.recency_weight or query.importance_weight) else None
         # The vector is made before the transaction, which must hold no model call.
         encoded = self._encode(agent_id, query.query) if query.mode != "keyword" else None
         with self._database.transaction(agent_id) as connection:
             found = _collect(connection, query, kinds, encoded)
             ranked = _rank(connection, query, found, encoded)
-            # More than asked for when weights can still change the order.
-            taken = ranked if query.recency_weight or query.importance_weight else ranked[: query.limit]
-            results = _read(connection, agent_id, query, taken, found.working)
+            # More than asked for when weights or the reranker can still change the order.
+            most = query.limit if reranker is None else max(query.limit, reranker.candidates)
+            taken = ranked if query.recency_weight or query.importance_weight else ranked[:most]
+            results = _read(connection, agent_id, query, taken, found.working)[:most]
             pending = episode_repository.count_open(connection, agent_id)
+        if reranker is not None:
+            results = reranker.rerank(query.query, results)[: query.limit]
         return SearchAnswer(results, pending, round((time.perf_counter() - started) * 1000, 2))
 
     def _encode(self, agent_id: str, query: str) -> _Encoded:
@@ -184,4 +194,4 @@ def _read(
         contexts = working_repository.get_many(connection, agent_id, list(working))
         results.extend(hits.of_working(weighing, working[context_id], view) for context_id, view in contexts.items())
     results.sort(key=lambda hit: -hit.score)
-    return [replace(hit, score=round(hit.score, 6)) for hit in results[: query.limit]]
+    return [replace(hit, score=round(hit.score, 6)) for hit in results]

@@ -130,6 +130,18 @@ def test_malformed_http_is_a_problem_too(gunicorn: tuple[int, psutil.Process], r
     assert f'"status": {status}'.encode() in body.replace(b'":', b'": ').replace(b":  ", b": ")
 
 
+def test_log_quotes_nothing_of_a_malformed_request(gunicorn: tuple[int, psutil.Process], tmp_path: Path) -> None:
+    for request in (
+        b"GET / HTTP/1.1\r\nHost: x\r\nExpect: my secret\r\n\r\n",
+        b"GET /my secret HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nmy secret\r\n\r\n",
+    ):
+        assert _raw(gunicorn[0], request).startswith(b"HTTP/1.1 4")
+    log = (tmp_path / "log").read_text()
+    assert log.count("a malformed request was refused") == 3
+    assert "secret" not in log
+
+
 def test_clients_that_stop_in_mid_body_do_not_hold_the_service(gunicorn: tuple[int, psutil.Process]) -> None:
     port = gunicorn[0]
     stalled = [socket.create_connection(("127.0.0.1", port)) for _ in range(48)]
@@ -184,6 +196,57 @@ def test_clients_that_send_a_byte_now_and_then_do_not_hold_the_service(
     with Dawdlers(gunicorn[0], first, byte):
         assert _call(gunicorn[0], "GET", "/health/live")[0] == 200
     assert "Traceback" not in (tmp_path / "log").read_text()
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        b"",
+        b"GET /health/live HTTP/1.1\r\nHost: x\r\n",
+        b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\nGET /health/live HTTP/1.1\r\n",
+        b"POST /memory/action HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{",
+    ],
+    ids=["silent", "half a head", "half a second head", "half a body without a key"],
+)
+def test_strangers_that_do_not_go_on_are_not_noticed(gunicorn: tuple[int, psutil.Process], first: bytes) -> None:
+    """A hundred of them, for sixteen threads; whoever holds a key and sends half a body is another matter."""
+    port = gunicorn[0]
+    strangers = [socket.create_connection(("127.0.0.1", port)) for _ in range(100)]
+    try:
+        for stranger in strangers:
+            stranger.sendall(first)
+        began = time.monotonic()
+        for _ in range(20):
+            assert _call(port, "GET", "/health/live")[0] == 200
+        # Each of a hundred that held a thread for a second would add up to six.
+        assert time.monotonic() - began < 5
+    finally:
+        for stranger in strangers:
+            stranger.close()
+
+
+def _answers_alive(connection: socket.socket) -> bool:
+    answer = b""
+    while not answer.endswith(b'{"status":"alive"}'):
+        part = connection.recv(65536)
+        assert part, answer
+        answer += part
+    return answer.startswith(b"HTTP/1.1 200")
+
+
+def test_head_in_pieces_is_answered(gunicorn: tuple[int, psutil.Process]) -> None:
+    with socket.create_connection(("127.0.0.1", gunicorn[0]), timeout=10) as connection:
+        for _ in range(3):
+            for piece in (b"GE", b"T /health/live HT", b"TP/1.1\r\n", b"Host: x\r\n", b"\r", b"\n"):
+                connection.sendall(piece)
+                time.sleep(0.05)
+            assert _answers_alive(connection)
+        # The next question comes with the end of one, in one piece, and its own end later.
+        connection.sendall(b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\nGET /health/live HT")
+        assert _answers_alive(connection)
+        time.sleep(0.1)
+        connection.sendall(b"TP/1.1\r\nHost: x\r\n\r\n")
+        assert _answers_alive(connection)
 
 
 def _hog(port: int) -> socket.socket:
