@@ -12,6 +12,7 @@ from sqlalchemy import Connection, text
 _INSERT = text(
     "INSERT INTO memory_system.audit_log (key_id, action, subject, details) VALUES (:key_id, :action, :subject, CAST(:details AS jsonb))"
 )
+_IS_RECORDED = text("SELECT EXISTS (SELECT 1 FROM memory_system.audit_log WHERE action = :action AND subject = :subject)")
 _LIST = text(
     """
     SELECT audit_id, at, key_id, action, subject, details FROM memory_system.audit_log
@@ -43,6 +44,11 @@ def record(connection: Connection, key_id: UUID | None, action: str, subject: st
         details: JSON-ready.
     """
     connection.execute(_INSERT, {"key_id": key_id, "action": action, "subject": subject, "details": orjson.dumps(details).decode()})
+
+
+def is_recorded(connection: Connection, action: str, subject: str) -> bool:
+    """Return whether an action on a subject stands in the log."""
+    return bool(connection.execute(_IS_RECORDED, {"action": action, "subject": subject}).scalar_one())
 
 
 def list_page(connection: Connection, most: int, before: int | None) -> list[AuditEntry]:

@@ -113,11 +113,12 @@ def build_services(settings: Settings, load: LoadEncoder | None = None) -> Servi
     reranker = Reranker(settings.reranker_model, settings.reranker_candidates) if settings.reranker_model else None
     search = SearchService(database, encoder, reranker)
     integrity = IntegrityService(database)
+    working = WorkingMemoryService(database, ContextCache(redis))
     return Services(
         settings=settings,
         database=database,
         episodes=EpisodeService(database, lists, settings.default_language),
-        working=WorkingMemoryService(database, ContextCache(redis)),
+        working=working,
         semantic=SemanticService(database, lists, settings.default_language),
         consciousness=ConsciousnessService(database),
         search=search,
@@ -131,7 +132,7 @@ def build_services(settings: Settings, load: LoadEncoder | None = None) -> Servi
         rate_limiter=RateLimiter(redis, settings.rate_limit_per_minute),
         agents=AgentService(database, AgentCache(redis)),
         exports=ExportService(database),
-        imports=ImportService(database, lists, settings.default_language),
+        imports=ImportService(database, lists, working.write_through, settings.default_language),
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from functools import cache
 from inspect import signature
 from typing import Any
+from urllib.parse import unquote_to_bytes
 
 import orjson
 from flask import Flask, Request, current_app, request
@@ -67,6 +68,11 @@ def refuse_parameters() -> None:
     Raises:
         InvalidRequest: Names the parameters.
     """
+    try:
+        unquote_to_bytes(request.query_string).decode()
+    except UnicodeDecodeError:
+        # werkzeug would put a sign of its own in the place of each, and something else would be looked for than was asked.
+        raise InvalidRequest("the query string is not UTF-8") from None
     if not request.args or request.endpoint is None or ROUTE_POLICIES.get(request.endpoint) is Access.OPEN:
         return
     query = signature(current_app.view_functions[request.endpoint]).parameters.get("query")

@@ -67,8 +67,8 @@ def without_none(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def segment(value: str) -> str:
-    """Return a value as one segment of a path."""
-    return quote(str(value), safe="")
+    """Return a value as one segment of a path; also one that would be a step in it, which the service refuses by name."""
+    return quote(str(value), safe="").replace(".", "%2E") if str(value) in {".", ".."} else quote(str(value), safe="")
 
 
 def wait_seconds(attempt: int, response: httpx.Response | None) -> float:

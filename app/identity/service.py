@@ -10,7 +10,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
-from app.audit import AuditEntry, list_page, record
+from app.audit import AuditEntry, is_recorded, list_page, record
 from app.db import Database
 from app.db_wait import answers_within
 from app.errors import Conflict, InvalidRequest, NotFound, Unauthenticated
@@ -23,6 +23,7 @@ AGENT_ID_PATTERN = r"^[A-Za-z0-9._@-]{1,128}$"
 
 _AGENT_ID = re.compile(AGENT_ID_PATTERN.removesuffix("$") + r"\Z")
 _MAX_SECRET_CHARS = 256
+_ROTATED = "rotate key"
 _CACHED_KEYS = 4096
 _CACHED_REFUSALS = 1024
 MAX_RATE_LIMIT = 1_000_000
@@ -182,13 +183,15 @@ class KeyService:
             by: The key that asks for it, for the audit log; None for the command line.
 
         Raises:
-            Conflict: The key is revoked or has expired.
+            Conflict: The key is revoked, has expired or was rotated already.
             NotFound: There is no such key.
         """
         with self._database.transaction() as connection:
             old = self._lock(connection, key_id)
             if not old.is_usable(datetime.now(UTC)):
                 raise Conflict("the key is revoked or has expired; make a new one")
+            if is_recorded(connection, _ROTATED, str(key_id)):
+                raise Conflict("the key was rotated already; rotate the one that took its place")
             secret = new_secret(old.role)
             key = repository.insert(
                 connection,
@@ -205,7 +208,7 @@ class KeyService:
                 repository.expire_in(connection, key_id, grace_seconds)
             else:
                 repository.revoke(connection, key_id)
-            record(connection, by, "rotate key", str(key_id), {"new_key_id": str(key.key_id), "grace_seconds": grace_seconds})
+            record(connection, by, _ROTATED, str(key_id), {"new_key_id": str(key.key_id), "grace_seconds": grace_seconds})
         return IssuedKey(secret=secret, key=key)
 
     @staticmethod

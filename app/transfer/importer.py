@@ -12,7 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from app.cache.lists import ListCache
 from app.db import Database
 from app.episodes import repository as episode_repository
-from app.episodes.models import NewEpisode
+from app.episodes.models import EpisodeView, NewEpisode
 from app.errors import Conflict, InvalidRequest
 from app.transfer import repository
 from app.transfer.lines import Numbered, good_lines, require_header, steps
@@ -23,10 +23,24 @@ from app.transfer.repository import Stored
 _CLOCK_TOLERANCE = timedelta(minutes=1)
 """A file may come from a machine whose clock is a little ahead."""
 
+_ATTRIBUTES = (
+    "content",
+    "action_type",
+    "actor",
+    "session_id",
+    "tags",
+    "importance_score",
+    "occurred_at",
+    "metadata",
+    "action_details",
+    "context_state",
+    "project",
+    "language",
+)
 _EXISTS = {
-    "semantic": "a semantic memory of this id is stored with other words",
-    "working": "a working memory of this id is stored with another content",
-    "block": "a memory block of this label is stored with another value",
+    "semantic": "a semantic memory of this id is stored with other words or attributes",
+    "working": "a working memory of this id is stored with another content, or with other attributes",
+    "block": "a memory block of this label is stored with another value, or is read-only here or there alone",
     "checkpoint": "a checkpoint of this id is stored with another state",
 }
 
@@ -37,12 +51,16 @@ class ImportService:
     Args:
         database: Logged in as nexus_app.
         cache: To void the agent's lists, and to ask for work.
+        write_through: Brings Redis up to the working memories of an agent that were stored.
         default_language: Language of a line that names none.
     """
 
-    def __init__(self, database: Database, cache: ListCache, default_language: str) -> None:
+    def __init__(
+        self, database: Database, cache: ListCache, write_through: Callable[[str, Iterable[str]], None], default_language: str
+    ) -> None:
         self._database = database
         self._cache = cache
+        self._write_through = write_through
         self._default_language = default_language
 
     def run(self, agent_id: str, lines: Iterable[bytes], when_done: Callable[[int], None] = lambda _: None) -> ImportReport:
@@ -98,6 +116,8 @@ class ImportService:
             getattr(report, name).update(getattr(outcome, name))
         report.add_failures(outcome)
         self._cache.invalidate([agent_id], ring=True)
+        if outcome.imported["working"]:
+            self._write_through(agent_id, [line.context_id for _, line in step if isinstance(line, WorkingLine)])
 
     def _store_episodes(self, connection: Connection, agent_id: str, step: Sequence[Numbered], outcome: ImportReport) -> None:
         lines = {line.episode_id: (number, line) for number, line in step if isinstance(line, EpisodeLine)}
@@ -109,7 +129,7 @@ class ImportService:
         spent = episode_repository.find_tombstones(connection, agent_id, keys) if keys else set()
         new = []
         for episode_id, (number, line) in lines.items():
-            if episode_id in stored and stored[episode_id].content == line.content:
+            if episode_id in stored and _is_equal(stored[episode_id], self._new_episode(line)):
                 outcome.unchanged["episode"] += 1
             elif (refused := _standing_refusal(standing.get(episode_id), line.idempotency_key in spent)) is not None:
                 outcome.fail(refused.of(number, "episode"))
@@ -170,6 +190,11 @@ class ImportService:
         _count(stored, number, line, outcome)
 
 
+def _is_equal(stored: EpisodeView, item: NewEpisode) -> bool:
+    """Return whether an episode is stored with everything that a line says of it."""
+    return all(getattr(stored, name) == (list(item.tags) if name == "tags" else getattr(item, name)) for name in _ATTRIBUTES)
+
+
 def _count(stored: Stored, number: int, line: MemoryLine, outcome: ImportReport) -> None:
     if stored.is_new:
         outcome.imported[line.type] += 1
@@ -183,7 +208,7 @@ def _count(stored: Stored, number: int, line: MemoryLine, outcome: ImportReport)
 
 def _standing_refusal(standing: str | None, key_is_spent: bool) -> Refused | None:
     if standing == "own":
-        return Refused(409, "conflict", "an episode of this id is stored with another content")
+        return Refused(409, "conflict", "an episode of this id is stored with another content, or with other attributes")
     if standing == "taken":
         return Refused(409, "episode_id_taken", "another agent has this id")
     if standing == "deleted" or key_is_spent:

@@ -68,7 +68,8 @@ _INSERT_SEMANTIC = text(
     """
 )
 _SAME_SEMANTIC = text(
-    "SELECT concept = :concept AND definition = :definition FROM nexus_memory.semantic_memories"
+    "SELECT concept = :concept AND definition = :definition AND relationships = CAST(:relationships AS jsonb)"
+    " AND confidence_score = :confidence_score FROM nexus_memory.semantic_memories"
     " WHERE agent_id = :agent_id AND memory_id = :memory_id"
 )
 _INSERT_WORKING = text(
@@ -84,14 +85,17 @@ _INSERT_WORKING = text(
     """
 )
 _SAME_WORKING = text(
-    "SELECT active_content = CAST(:active_content AS jsonb) FROM nexus_memory.working_memory_contexts"
+    "SELECT active_content = CAST(:active_content AS jsonb) AND session_id IS NOT DISTINCT FROM :session_id"
+    " AND context_type = :context_type AND priority = :priority FROM nexus_memory.working_memory_contexts"
     " WHERE agent_id = :agent_id AND context_id = :context_id"
 )
 _INSERT_BLOCK = text(
     "INSERT INTO consciousness.memory_blocks (agent_id, label, value, read_only) VALUES (:agent_id, :label, :value, :read_only)"
     " ON CONFLICT (agent_id, label) DO NOTHING RETURNING label"
 )
-_SAME_BLOCK = text("SELECT value = :value FROM consciousness.memory_blocks WHERE agent_id = :agent_id AND label = :label")
+_SAME_BLOCK = text(
+    "SELECT value = :value AND read_only = :read_only FROM consciousness.memory_blocks WHERE agent_id = :agent_id AND label = :label"
+)
 _INSERT_CHECKPOINT = text(
     """
     INSERT INTO consciousness.consciousness_checkpoints

@@ -2,6 +2,7 @@
 
 import json
 import uuid
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any
 
@@ -55,6 +56,16 @@ class WorkingMemoryService:
             value = _note(connection, stored[0])
         self._write(stored[0], value, generation)
         return stored
+
+    def write_through(self, agent_id: str, context_ids: Iterable[str]) -> None:
+        """Bring Redis up to contexts that were stored by other means than put()."""
+        for context_id in context_ids:
+            generation = self._cache.generation(agent_id)
+            with self._cache.removed_if_unknown(agent_id, context_id), self._database.transaction(agent_id) as connection:
+                view = repository.get(connection, agent_id, context_id)
+                value = None if view is None else _note(connection, view)
+            if view is not None and value is not None:
+                self._write(view, value, generation)
 
     def _write(self, view: ContextView, value: bytes, generation: str | None) -> None:
         if view.expires_at is not None:

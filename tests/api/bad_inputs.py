@@ -282,6 +282,8 @@ BAD_INPUTS = [
     _get("working list of unknown priority", "/memory/working?priority=urgent", field="priority"),
     _get("working list with another list's cursor", "/memory/working?cursor=WyJhIixbXV0", field="cursor"),
     _get("unknown context", "/memory/working/none", 404, "not_found"),
+    _get("context whose id is this place in a path", "/memory/working/%2E", field="context_id"),
+    _get("query that is no UTF-8", "/memory/episodic?actor=%ff"),
     _verify("neither receipts nor range"),
     _verify("receipts and range", receipts=[RECEIPT], first_seq=1, last_seq=2),
     _verify("half a range", first_seq=1),

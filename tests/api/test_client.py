@@ -196,3 +196,6 @@ def test_ids_cannot_leave_their_place_in_the_path() -> None:
     client, requests = refusing(DONE)
     client.get("../../agents/ada?x=1#y")
     assert requests[0].url.raw_path == b"/memory/episodic/..%2F..%2Fagents%2Fada%3Fx%3D1%23y"
+    for step in (".", ".."):
+        client.get(step)
+        assert requests[-1].url.raw_path == b"/memory/episodic/" + step.replace(".", "%2E").encode()

@@ -64,6 +64,9 @@ def test_rotated_key_goes_on_for_its_grace_only(admin: Caller, sql: Sql) -> None
     assert (new["role"], new["agent_id"], new["name"]) == ("readonly", "ada", "r")
     for key in (made["key"], new["key"]):
         assert with_key(admin, key).get("/memory/episodic").status_code == 200
+    # One key has one successor, however often it is asked for one.
+    again = admin.post(f"/keys/{made['key_id']}/rotate", {"grace_seconds": 60})
+    assert (again.status_code, "rotated already" in again.get_json()["detail"]) == (409, True)
     sql("UPDATE memory_system.api_keys SET expires_at = now() WHERE key_id = %s", made["key_id"])
     assert with_key(admin, made["key"]).get("/memory/episodic").status_code == 401
     assert admin.post(f"/keys/{made['key_id']}/rotate", {}).status_code == 409

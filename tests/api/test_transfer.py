@@ -10,6 +10,7 @@ import orjson
 import pytest
 from werkzeug.test import TestResponse
 
+from app.bootstrap import Services
 from tests.api.conftest import Caller
 from tests.factories.statements import Sql
 
@@ -182,6 +183,42 @@ def test_ids_of_other_kinds_that_another_agent_has_are_refused(alice: Caller, bo
     assert refused == {("episode", "episode_id_taken"), ("semantic", "id_taken"), ("checkpoint", "id_taken")}
     # What is named by the agent itself is its own.
     assert report["imported"] == {"working": 1, "block": 2}
+
+
+@pytest.mark.parametrize(
+    ("kind", "change"),
+    [
+        ("episode", {"tags": ["zzz"]}),
+        ("episode", {"importance_score": 0.9}),
+        ("episode", {"actor": "Mia"}),
+        ("episode", {"metadata": {"other": 1}}),
+        ("episode", {"project": "other"}),
+        ("episode", {"occurred_at": "2020-01-01T00:00:00Z"}),
+        ("semantic", {"relationships": {"b": []}}),
+        ("semantic", {"confidence_score": 0.9}),
+        ("working", {"priority": "low"}),
+        ("working", {"session_id": "other"}),
+        ("block", {"read_only": True}),
+    ],
+)
+def test_line_that_says_something_else_of_what_is_stored_is_named(kind: str, change: dict[str, Any], alice: Caller) -> None:
+    fill(alice)
+    exported = export(alice)
+    line = next(each for each in exported if each["type"] == kind and each.get("read_only") is not True)
+    report = send(alice, [exported[0], line | change]).get_json()
+    assert (report["unchanged"], [error["code"] for error in report["errors"]]) == ({}, ["conflict"])
+    # And what is stored stays as it was.
+    assert next(each for each in export(alice) if each == line) == line
+
+
+def test_imported_working_memory_is_in_redis_as_if_it_had_been_put(alice: Caller, services: Services, sql: Sql) -> None:
+    fill(alice)
+    exported = export(alice)
+    alice.delete("/memory/working/plan")
+    assert send(alice, exported).get_json()["imported"] == {"working": 1}
+    value, _ = services.working._cache.read("alice", "plan")
+    assert value is not None
+    assert sql("SELECT cache_sha1 FROM nexus_memory.working_memory_contexts")[0][0] is not None
 
 
 def test_expired_working_memory_is_left_out(alice: Caller) -> None:
