@@ -57,26 +57,32 @@ class Reranker:
             return list(hits)
         read, rest = hits[: self.candidates], hits[self.candidates :]
         try:
-            judged = _to_unit(judge([(query, hit.content) for hit in read]))
+            marks = _sound(judge([(query, hit.content) for hit in read]))
         except (RuntimeError, ValueError, MemoryError) as error:
             _log.warning("reranking_failed", error=type(error).__name__, action="the order by meaning and words was kept")
             return list(hits)
-        ranked = [_placed(hit, 0.5 + mark / 2, mark) for hit, mark in zip(read, judged, strict=True)]
-        return [*sorted(ranked, key=lambda hit: -hit.score), *(_placed(hit, hit.score / 2, None) for hit in rest)]
+        judged = _to_unit(marks)
+        # By the marks themselves: in the unit interval great ones fall together.
+        order = np.argsort(-marks, kind="stable")
+        ranked = [_placed(read[place], 0.5 + judged[place] / 2, judged[place]) for place in order]
+        return [*ranked, *(_placed(hit, hit.score / 2, None) for hit in rest)]
 
 
 def _placed(hit: SearchHit, score: float, judged: float | None) -> SearchHit:
     return replace(hit, score=round(score, 6), score_breakdown=hit.score_breakdown | {"reranked": judged})
 
 
-def _to_unit(marks: NDArray[np.float32]) -> list[float]:
-    """Return marks in [0, 1]: as they are where the model's are, else by the logistic function."""
+def _sound(marks: NDArray[np.float32]) -> NDArray[np.float64]:
     values = np.asarray(marks, dtype=np.float64)
     if values.ndim != 1 or not np.isfinite(values).all():
         raise ValueError("the model gave no sound marks")
-    if values.min() < 0 or values.max() > 1:
-        values = 1 / (1 + np.exp(-np.clip(values, -50, 50)))
-    return [round(float(value), 6) for value in values]
+    return values
+
+
+def _to_unit(marks: NDArray[np.float64]) -> list[float]:
+    """Return marks in [0, 1]: as they are where the model's are, else by the logistic function."""
+    is_unit = marks.min() >= 0 and marks.max() <= 1
+    return [round(float(mark), 6) for mark in (marks if is_unit else 1 / (1 + np.exp(-np.clip(marks, -50, 50))))]
 
 
 def load_cross_encoder(model: str) -> Judge:

@@ -193,7 +193,7 @@ def test_answer_of_something_else_is_said() -> None:
 
 
 def test_ids_cannot_leave_their_place_in_the_path() -> None:
-    client, requests = refusing(DONE)
+    client, requests = refusing(DONE, DONE, DONE)
     client.get("../../agents/ada?x=1#y")
     assert requests[0].url.raw_path == b"/memory/episodic/..%2F..%2Fagents%2Fada%3Fx%3D1%23y"
     for step in (".", ".."):

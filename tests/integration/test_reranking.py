@@ -37,8 +37,8 @@ def cross_encoder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A real cross-encoder, small and of random weights: what it judges is nonsense, and always the same."""
     folder = tmp_path_factory.mktemp("models") / "judge"
     tokenizer = AutoTokenizer.from_pretrained(find_weights("").folder)
-    shape: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64}
-    BertForSequenceClassification(BertConfig(vocab_size=len(tokenizer), num_labels=1, **shape)).save_pretrained(folder)
+    shape: dict[str, Any] = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 64, "num_labels": 1}
+    BertForSequenceClassification(BertConfig(vocab_size=len(tokenizer), **shape)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
@@ -68,7 +68,7 @@ def marks(hits: Sequence[SearchHit]) -> list[Any]:
     return [hit.score_breakdown.get("reranked") for hit in hits]
 
 
-# With random weights the marks are all near one half: what decides is their order, and rounding must not touch it.
+# With random weights the marks are all near one half: their rounding must not decide.
 def test_real_cross_encoder_orders_the_best_and_leaves_the_rest_behind(
     cross_encoder: Path, reranking: Callable[..., Services], services: Services, workshop: Workshop
 ) -> None:
