@@ -6,7 +6,6 @@ main thread, which accepts everybody's, waits up to two seconds for each client 
 """
 
 import contextlib
-import re
 import select
 import socket
 import time
@@ -27,8 +26,7 @@ _WAITING_SECONDS = 0.25
 _LONGEST_HEAD_BYTES = 64 * 1024
 """A head that is longer is read, and refused, by a thread."""
 
-_HEAD_BEGINS = re.compile(rb"[A-Za-z]{1,20}(?: |$)|$")
-_HEAD_ENDS = re.compile(rb"\r?\n\r?\n")
+_END_OF_HEAD = b"\r\n\r\n"
 
 
 class LingeringThreadWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn ships no types
@@ -66,9 +64,8 @@ class LingeringThreadWorker(ThreadWorker):  # type: ignore[misc]  # gunicorn shi
         come = conn.sock.peek(_LONGEST_HEAD_BYTES)
         if come is None and _is_readable(conn.sock):
             come = conn.sock.peek(_LONGEST_HEAD_BYTES)
-        head = held + (come or b"")
-        is_over = come == b"" or len(head) >= _LONGEST_HEAD_BYTES
-        if is_over or not _HEAD_BEGINS.match(head) or _HEAD_ENDS.search(head):
+        head = (held + (come or b"")).lstrip(b"\r\n")  # Empty lines before it are none of it.
+        if _END_OF_HEAD in head or len(head) >= _LONGEST_HEAD_BYTES or _has_ended(conn.sock):
             conn.sock.wake_at(1)
             return True
         conn.sock.wake_at(len(come or b"") + 1)
@@ -103,3 +100,10 @@ def _is_readable(connection: socket.socket) -> bool:
     waiting = select.poll()
     waiting.register(connection, select.POLLIN)
     return bool(waiting.poll(_LINGER_MS))
+
+
+def _has_ended(connection: socket.socket) -> bool:
+    """Return whether the client sends nothing more."""
+    waiting = select.poll()
+    waiting.register(connection, select.POLLRDHUP)
+    return bool(waiting.poll(0))

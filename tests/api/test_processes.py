@@ -203,10 +203,12 @@ def test_clients_that_send_a_byte_now_and_then_do_not_hold_the_service(
     [
         b"",
         b"GET /health/live HTTP/1.1\r\nHost: x\r\n",
+        b"\x16\x03\x01 no HTTP\r\n",
+        b"\r\n\r\n\r\n",
         b"GET /health/live HTTP/1.1\r\nHost: x\r\n\r\nGET /health/live HTTP/1.1\r\n",
         b"POST /memory/action HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 1000\r\n\r\n{",
     ],
-    ids=["silent", "half a head", "half a second head", "half a body without a key"],
+    ids=["silent", "half a head", "half a head that is none", "empty lines", "half a second head", "half a body without a key"],
 )
 def test_strangers_that_do_not_go_on_are_not_noticed(gunicorn: tuple[int, psutil.Process], first: bytes) -> None:
     """A hundred of them, for sixteen threads; whoever holds a key and sends half a body is another matter."""
@@ -247,6 +249,17 @@ def test_head_in_pieces_is_answered(gunicorn: tuple[int, psutil.Process]) -> Non
         time.sleep(0.1)
         connection.sendall(b"TP/1.1\r\nHost: x\r\n\r\n")
         assert _answers_alive(connection)
+
+
+def test_half_a_head_and_then_the_end_is_no_work_for_anybody(gunicorn: tuple[int, psutil.Process]) -> None:
+    port, master = gunicorn
+    before = sum(sum(child.cpu_times()[:2]) for child in master.children())
+    with socket.create_connection(("127.0.0.1", port), timeout=10) as connection:
+        connection.sendall(b"GET /health/live HTTP/1.1\r\n")
+        time.sleep(0.2)
+        connection.shutdown(socket.SHUT_WR)
+        assert connection.recv(65536) == b""
+    assert sum(sum(child.cpu_times()[:2]) for child in master.children()) - before < 0.5
 
 
 def _hog(port: int) -> socket.socket:
