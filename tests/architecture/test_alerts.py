@@ -1,0 +1,78 @@
+"""The alerts of compose/prometheus: each is tried by promtool both ways, speaks of metrics that exist, and names commands that exist."""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+import yaml  # type: ignore[import-untyped]  # PyYAML ships no types
+
+from app.cli.main import nexus
+from app.observability import metrics
+
+FOLDER = Path(__file__).resolve().parents[2] / "compose" / "prometheus"
+RULES = yaml.safe_load((FOLDER / "rules.yml").read_text(encoding="utf-8"))["groups"][0]["rules"]
+TESTS = yaml.safe_load((FOLDER / "rules_test.yml").read_text(encoding="utf-8"))["tests"]
+PROMTOOL = shutil.which("promtool")
+
+needs_promtool = pytest.mark.skipif(
+    PROMTOOL is None and "NEXUS_REQUIRE_PROMTOOL" not in os.environ, reason="promtool is not installed (apt-get install prometheus)"
+)
+
+
+def promtool(*arguments: str) -> subprocess.CompletedProcess[str]:
+    assert PROMTOOL is not None, "promtool is required and not installed"
+    return subprocess.run([PROMTOOL, *arguments], cwd=FOLDER, capture_output=True, text=True, timeout=60, check=False)
+
+
+@needs_promtool
+def test_rules_are_well_formed_and_do_what_their_tests_say() -> None:
+    for arguments in (("check", "rules", "rules.yml"), ("test", "rules", "rules_test.yml")):
+        done = promtool(*arguments)
+        assert done.returncode == 0, done.stdout + done.stderr
+
+
+@needs_promtool
+@pytest.mark.parametrize("rule", RULES, ids=[rule["alert"] for rule in RULES])
+def test_mutant_that_never_fires_is_found(rule: dict[str, Any], tmp_path: Path) -> None:
+    text = (FOLDER / "rules.yml").read_text(encoding="utf-8")
+    (tmp_path / "rules.yml").write_text(text.replace(f"expr: {rule['expr']}", "expr: vector(0) > 1"), encoding="utf-8")
+    shutil.copy(FOLDER / "rules_test.yml", tmp_path)
+    done = promtool("test", "rules", str(tmp_path / "rules_test.yml"))
+    assert done.returncode != 0
+    assert f"alertname: {rule['alert']}" in done.stdout + done.stderr
+
+
+def test_every_alert_is_shown_to_fire_and_not_to_fire() -> None:
+    seen = {(case["alertname"], bool(case["exp_alerts"])) for test in TESTS for case in test["alert_rule_test"]}
+    assert seen == {(rule["alert"], fires) for rule in RULES for fires in (True, False)}
+
+
+def test_every_alert_says_what_to_do() -> None:
+    for rule in RULES:
+        assert set(rule["annotations"]) == {"summary", "action"}
+        assert rule["labels"]["severity"] in {"critical", "warning"}
+        assert rule["for"]
+
+
+def test_alerts_speak_of_metrics_that_exist() -> None:
+    declared = set(re.findall(r'"([a-z][a-z0-9_]+)"', Path(metrics.__file__).read_text(encoding="utf-8")))
+    for rule in RULES:
+        names = set(re.findall(r"\b((?:api|embeddings|accounting|nexus|ann|cache|reconciliation)_[a-z0-9_]+)", rule["expr"]))
+        assert names or rule["expr"].startswith("up{"), rule["alert"]
+        assert {name.removesuffix("_bucket") for name in names} <= declared
+
+
+def test_commands_that_alerts_name_exist() -> None:
+    named = [command for rule in RULES for command in re.findall(r"`python -m app ([^`]+)`", rule["annotations"]["action"])]
+    assert len(named) >= 5
+    for command in named:
+        found: click.Command | None = nexus
+        for word in command.split():
+            assert isinstance(found, click.Group), command
+            found = found.get_command(click.Context(found), word)
+            assert found is not None, command
