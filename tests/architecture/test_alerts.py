@@ -38,7 +38,7 @@ def test_rules_are_well_formed_and_do_what_their_tests_say() -> None:
 
 @needs_promtool
 @pytest.mark.parametrize("rule", RULES, ids=[rule["alert"] for rule in RULES])
-def test_mutant_that_never_fires_is_found(rule: dict[str, Any], tmp_path: Path) -> None:
+def test_rule_that_never_fires_is_found(rule: dict[str, Any], tmp_path: Path) -> None:
     text = (FOLDER / "rules.yml").read_text(encoding="utf-8")
     (tmp_path / "rules.yml").write_text(text.replace(f"expr: {rule['expr']}", "expr: vector(0) > 1"), encoding="utf-8")
     shutil.copy(FOLDER / "rules_test.yml", tmp_path)
