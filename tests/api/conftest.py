@@ -14,6 +14,7 @@ from app.config import Settings
 from app.factory import Application, create_app
 from app.identity.models import KeyRole
 from tests.api.doubles import Doubles
+from tests.factories.gunicorn import Gunicorn, running
 
 
 @pytest.fixture
@@ -34,6 +35,13 @@ def layer(layer_app: Application) -> Iterator[FlaskClient]:
     """A client of that application; it sends no key by itself."""
     with layer_app.test_client() as client:
         yield client
+
+
+@pytest.fixture
+def gunicorn(tmp_path: Path) -> Iterator[Gunicorn]:
+    """A real server of two processes, on the doubles."""
+    with running(tmp_path) as server:
+        yield server
 
 
 @dataclass(frozen=True)
