@@ -18,10 +18,12 @@ from app.patient_socket import PatientSocket
 
 _LINGER_MS = 2
 _MOST_READS_AT_THE_END = 64
+
+# Of a body that nobody wants so much is read, for so long in all, and with so much waiting for more of it: most clients read no answer
+# before they have sent everything, and would never see why they were refused.
 _MOST_DISCARDED_BYTES = 64 * 1024 * 1024
 _DISCARDING_SECONDS = 5.0
 _WAITING_SECONDS = 0.25
-"""What is read of a body that nobody wants, so that its sender gets to read why: most clients read no answer before they have sent all."""
 
 _LONGEST_HEAD_BYTES = 64 * 1024
 """A head that is longer is read, and refused, by a thread."""

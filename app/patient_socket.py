@@ -31,12 +31,12 @@ class PatientSocket(socket.socket):
 
     def __init__(self, connection: socket.socket, seconds: float) -> None:
         super().__init__(fileno=connection.detach())
-        self._most = self._now = self._left = seconds
+        self._seconds = self._most = self._left = seconds
         self._wakes_at = 1
 
     def begin(self, seconds: float | None = None) -> None:
         """Give the client all of its time, or as much as is said: a request begins, or the rest of one that nobody wants."""
-        self._now = self._left = self._most if seconds is None else seconds
+        self._most = self._left = self._seconds if seconds is None else seconds
 
     def peek(self, most: int) -> bytes | None:
         """Return what has come and was not read, at most so many bytes; nothing when the client has ended, None when it may still send."""
@@ -64,7 +64,7 @@ class PatientSocket(socket.socket):
         began = time.monotonic()
         with self._no_longer_than(self._left):
             data = super().recv(bufsize, flags)
-        self._left = min(self._now, self._left - (time.monotonic() - began) + len(data) / _BYTES_A_SECOND)
+        self._left = min(self._most, self._left - (time.monotonic() - began) + len(data) / _BYTES_A_SECOND)
         return data
 
     def sendall(self, data: Buffer, flags: int = 0, /) -> None:
@@ -73,7 +73,7 @@ class PatientSocket(socket.socket):
         Raises:
             SlowClient: The client does not take it up.
         """
-        with self._no_longer_than(self._most + memoryview(data).nbytes / _BYTES_A_SECOND):
+        with self._no_longer_than(self._seconds + memoryview(data).nbytes / _BYTES_A_SECOND):
             super().sendall(data, flags)
 
     @contextmanager

@@ -1,9 +1,11 @@
 """One keep-alive connection to the API, with as little of its own between the clock and the server as Python allows."""
 
 import http.client
-from collections.abc import Mapping, Sequence
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
 import orjson
@@ -11,6 +13,7 @@ import orjson
 from app.errors import StackError
 
 _TIMEOUT_SECONDS = 60.0
+_Question = TypeVar("_Question")
 
 
 class Client:
@@ -57,3 +60,37 @@ class Client:
         """Return the ids of what was found, best first."""
         found = self.post("/memory/search", {"query": query, "mode": mode, "limit": limit})["results"]
         return [str(hit["episode_id"]) for hit in found]
+
+
+def ask_at_once(
+    url: str, headers: Mapping[str, str], questions: Sequence[_Question], clients: int, ask: Callable[[Client, _Question], object]
+) -> list[float]:
+    """Ask questions by several clients at once and return the seconds of each, in no order.
+
+    Args:
+        url: Of the API, without a path.
+        headers: Sent with each request.
+        questions: Shared among the clients.
+        clients: Threads, with a connection each.
+        ask: Asks one.
+
+    Raises:
+        StackError: One was not answered well.
+    """
+    seconds: list[float] = []
+
+    def ask_all(mine: Sequence[_Question]) -> None:
+        with Client(url, headers) as client:
+            for question in mine:
+                began = time.perf_counter()
+                ask(client, question)
+                seconds.append(time.perf_counter() - began)
+
+    threads = [threading.Thread(target=ask_all, args=(questions[number::clients],)) for number in range(clients)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    if len(seconds) != len(questions):
+        raise StackError(f"{len(questions) - len(seconds)} searches failed")
+    return seconds

@@ -1,12 +1,11 @@
 """How soon a lone post is found by meaning on an idle stack, and how long a search takes."""
 
-import threading
 import time
 from collections.abc import Callable, Sequence
 
 from app.demo.story import load_story
 from app.errors import StackError
-from bench.client import Client
+from bench.client import Client, ask_at_once
 from bench.figures import Figure, times
 from bench.own_stack import OwnStack
 
@@ -70,26 +69,12 @@ def _searches(stack: OwnStack, name: str, queries: Sequence[str], report: Report
     figures: list[Figure] = []
     for clients, offset in ((1, 0), (_CLIENTS, _SEARCHES)):
         mine = queries[offset : offset + _SEARCHES]
-        figures += times(f"{name}, {clients} client{'s' if clients > 1 else ''}", _search_all(stack, mine, clients))
+        figures += times(
+            f"{name}, {clients} client{'s' if clients > 1 else ''}", ask_at_once(stack.url, stack.headers, mine, clients, _search)
+        )
         report(", ".join(f"{figure.name} {figure.value:.1f} ms" for figure in figures[-2:]))
     return figures
 
 
-def _search_all(stack: OwnStack, queries: Sequence[str], clients: int) -> list[float]:
-    seconds: list[float] = []
-
-    def search(mine: Sequence[str]) -> None:
-        with Client(stack.url, stack.headers) as client:
-            for query in mine:
-                started = time.perf_counter()
-                client.search(query, "hybrid")
-                seconds.append(time.perf_counter() - started)
-
-    threads = [threading.Thread(target=search, args=(queries[number::clients],)) for number in range(clients)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if len(seconds) != len(queries):
-        raise StackError(f"{len(queries) - len(seconds)} searches failed")
-    return seconds
+def _search(client: Client, query: str) -> None:
+    client.search(query, "hybrid")

@@ -2,7 +2,6 @@
 
 import json
 import random
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from app.embedding.encoder import load_encoder
 from app.errors import StackError
 from app.stack.programs import worker_names
-from bench.client import Client
+from bench.client import Client, ask_at_once
 from bench.figures import Figure, percentile, times
 from bench.own_stack import OwnStack
 from bench.texts import short_texts
@@ -162,24 +161,13 @@ def _take(asked: list[str]) -> list[str]:
 
 
 def _latency(stack: OwnStack, name: str, questions: Sequence[Question], clients: int) -> list[Figure]:
-    seconds: list[float] = []
-
-    def ask(mine: Sequence[Question]) -> None:
-        with Client(stack.url, stack.headers) as client:
-            for question in mine:
-                body = {"query": question.text, "limit": 10, "agent_id": question.agent_id, "filters": dict(question.filters)}
-                began = time.perf_counter()
-                client.post("/memory/search", body)
-                seconds.append(time.perf_counter() - began)
-
-    threads = [threading.Thread(target=ask, args=(questions[number::clients],)) for number in range(clients)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    if len(seconds) != len(questions):
-        raise StackError(f"{len(questions) - len(seconds)} searches failed")
+    seconds = ask_at_once(stack.url, stack.headers, questions, clients, _ask)
     return times(name, seconds, (None, TARGET_P99_MS if clients == 10 else None))
+
+
+def _ask(client: Client, question: Question) -> None:
+    body = {"query": question.text, "limit": 10, "agent_id": question.agent_id, "filters": dict(question.filters)}
+    client.post("/memory/search", body)
 
 
 def _recalls(cursor: Any, asked: Sequence[str], vectors: NDArray[np.float32], report: Report) -> list[Figure]:

@@ -116,8 +116,8 @@ class ImportService:
             getattr(report, name).update(getattr(outcome, name))
         report.add_failures(outcome)
         self._cache.invalidate([agent_id], ring=True)
-        if outcome.imported["working"]:
-            self._write_through(agent_id, [line.context_id for _, line in step if isinstance(line, WorkingLine)])
+        # Also what was there already: an import that ended between commit and this is made good by the next.
+        self._write_through(agent_id, [line.context_id for _, line in step if isinstance(line, WorkingLine)])
 
     def _store_episodes(self, connection: Connection, agent_id: str, step: Sequence[Numbered], outcome: ImportReport) -> None:
         lines = {line.episode_id: (number, line) for number, line in step if isinstance(line, EpisodeLine)}

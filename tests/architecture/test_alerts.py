@@ -20,7 +20,7 @@ TESTS = yaml.safe_load((FOLDER / "rules_test.yml").read_text(encoding="utf-8"))[
 PROMTOOL = shutil.which("promtool")
 
 needs_promtool = pytest.mark.skipif(
-    PROMTOOL is None and "NEXUS_REQUIRE_PROMTOOL" not in os.environ, reason="promtool is not installed (apt-get install prometheus)"
+    PROMTOOL is None and os.environ.get("NEXUS_REQUIRE_PROMTOOL") != "1", reason="promtool is not installed (apt-get install prometheus)"
 )
 
 

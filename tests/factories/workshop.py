@@ -1,12 +1,16 @@
 """A dispatcher and a worker in one hand, one step at a time."""
 
-from app.bootstrap import WorkerServices
+from collections.abc import Iterable
+from uuid import UUID
+
+from app.bootstrap import Services, WorkerServices
 from app.db import Database
 from app.embedding.service import BatchOutcome
 from app.queue.lanes import LowWater
 from app.queue.models import Batch
 from app.queue.workers import WorkerIdentity
 from tests.factories.encoder import FakeEncoder
+from tests.factories.episodes import new_episode
 
 _MAKE_DUE = "UPDATE memory_system.embeddings_queue SET due_at = now() WHERE state = 'pending' AND due_at > now()"
 
@@ -67,3 +71,14 @@ class Workshop:
             if not batches:
                 return done
             done += sum(self.process(batch).done for batch in batches)
+
+
+def store(services: Services, count: int, **fields: float) -> list[UUID]:
+    """Store so many episodes of alice's, all or none, and return their ids in order."""
+    receipts = services.episodes.store_many("alice", [new_episode(f"episode {n}", **fields) for n in range(count)])
+    return [receipt.episode_id for receipt in receipts]
+
+
+def claimed(batches: Iterable[Batch]) -> list[UUID]:
+    """Return what batches were claimed for."""
+    return [target_id for batch in batches for target_id in batch.claim.target_ids]

@@ -5,7 +5,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from uuid import UUID, uuid4
 
 import psycopg2
@@ -16,24 +15,14 @@ from app.bootstrap import Services
 from app.config import Role, Settings
 from app.db import Database
 from app.queue import repository
-from app.queue.dispatcher import Dispatcher
 from app.queue.lanes import LowWater, Position
 from app.queue.models import Batch, ClaimedRow
 from app.queue.service import QueueService
 from app.queue.workers import WorkerIdentity, this_process
-from tests.factories.episodes import new_episode, stored_row
+from tests.factories.episodes import stored_row
 from tests.factories.servers import TestServers
 from tests.factories.statements import Sql
-from tests.factories.workshop import Workshop
-
-
-def store(services: Services, count: int, **fields: float) -> list[UUID]:
-    receipts = services.episodes.store_many("alice", [new_episode(f"episode {n}", **fields) for n in range(count)])
-    return [receipt.episode_id for receipt in receipts]
-
-
-def claimed(batches: list[Batch]) -> list[UUID]:
-    return [target_id for batch in batches for target_id in batch.claim.target_ids]
+from tests.factories.workshop import Workshop, claimed, store
 
 
 def claim_rows(database: Database, *, window: int, after: dict[int, Position] | None = None, unread: int = 0) -> list[ClaimedRow]:
@@ -56,22 +45,6 @@ def claim_in(connection: Connection, *, window: int, after: dict[int, Position] 
         lease_seconds=45,
         silence_seconds=60,
     )
-
-
-@dataclass
-class FakeBroker:
-    """Takes batches, or says what is given to it; nobody reads what it holds.
-
-    Attributes:
-        publish: What happens with batches.
-        held: Messages that lie unread.
-    """
-
-    publish: Callable[[Sequence[Batch]], None]
-    held: int = 0
-
-    def unread(self) -> int:
-        return self.held
 
 
 def by_lane(rows: Sequence[ClaimedRow]) -> dict[int, set[UUID]]:
@@ -281,95 +254,6 @@ def test_row_that_a_client_is_changing_is_passed_over(services: Services, worksh
     assert claimed(workshop.claim()) == [held]
 
 
-def test_failing_broker_costs_neither_a_lease_nor_an_attempt(
-    services: Services, workshop: Workshop, database_settings: Settings, sql: Sql, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (episode_id,) = store(services, 1)
-    workshop.announce()
-    waits: list[float] = []
-    sent: list[Batch] = []
-
-    def publish(batches: Sequence[Batch]) -> None:
-        sent.extend(batches)
-        raise ConnectionError("broker is gone")
-
-    dispatcher = Dispatcher(workshop.queue, FakeBroker(publish), lambda _: None, database_settings)
-    monkeypatch.setattr(dispatcher._stop, "wait", waits.append)
-    assert dispatcher.run_once()
-    row = stored_row(sql, episode_id)
-    assert (row.state, row.retry_count, row.claim_token) == ("pending", 0, None)
-    assert dispatcher.run_once()
-    assert waits == [database_settings.poll_seconds, 2 * database_settings.poll_seconds]
-    # The first message was on its way after all: it matches nothing.
-    assert workshop.process(sent[0]).lost == 1
-    assert workshop.drain() == 1
-    assert stored_row(sql, episode_id).retry_count == 1
-
-
-def test_unreachable_broker_is_found_out_before_anything_is_claimed(
-    services: Services, workshop: Workshop, database_settings: Settings, sql: Sql, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (episode_id,) = store(services, 1)
-    workshop.announce()
-    published: list[Batch] = []
-    broker = FakeBroker(published.extend)
-    dispatcher = Dispatcher(workshop.queue, broker, lambda _: None, database_settings)
-    waits: list[float] = []
-    monkeypatch.setattr(dispatcher._stop, "wait", waits.append)
-
-    def fail() -> int:
-        raise ConnectionError("broker is gone")
-
-    with monkeypatch.context() as patched:
-        patched.setattr(broker, "unread", fail)
-        assert dispatcher.run_once()
-        assert dispatcher.run_once()
-    assert waits == [database_settings.poll_seconds, 2 * database_settings.poll_seconds]
-    assert published == []
-    assert stored_row(sql, episode_id).state == "pending"
-    assert dispatcher.run_once()
-    assert claimed(published) == [episode_id]
-
-
-def nobody_reads(services: Services, workshop: Workshop, database_settings: Settings, sql: Sql) -> None:
-    """A worker says that it lives and reads nothing: lease after lease ends, and what lies in the broker must stay bounded."""
-    ids = store(services, 200)
-    sql("UPDATE memory_system.embeddings_queue SET solo = true")
-    workshop.announce(slots=1)
-    window = 2 * database_settings.batch_rows
-    broker = FakeBroker(lambda _: None)
-    dispatcher = Dispatcher(workshop.queue, broker, lambda _: None, database_settings)
-
-    def publish(batches: Sequence[Batch]) -> None:
-        broker.held += len(batches)
-
-    broker.publish = publish
-    for _ in range(5):
-        while dispatcher.run_once():
-            assert broker.held <= window, f"{broker.held} messages, and the window is {window} rows"
-        sql("UPDATE memory_system.embeddings_queue SET lease_until = now() - interval '1 s' WHERE state = 'processing'")
-        workshop.queue.reap()
-    assert broker.held == window
-    # The worker reads again: what it finds is spent, and makes room for what is not.
-    broker.held = 0
-    assert dispatcher.run_once()
-    assert {stored_row(sql, each).retry_count for each in ids} == {0}
-
-
-def test_messages_do_not_pile_up_though_leases_end_unread(
-    services: Services, workshop: Workshop, database_settings: Settings, sql: Sql
-) -> None:
-    nobody_reads(services, workshop, database_settings, sql)
-
-
-def test_mutant_that_does_not_count_what_lies_unread_piles_up(
-    services: Services, workshop: Workshop, database_settings: Settings, sql: Sql, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(repository, "_CLAIM", text(str(repository._CLAIM).replace(":unread > 0", "false")))
-    with pytest.raises(AssertionError, match="messages, and the window is"):
-        nobody_reads(services, workshop, database_settings, sql)
-
-
 @pytest.mark.parametrize(("unread", "room"), [(0, 16), (1, 13), (10, 4), (14, 0), (1000, 0)])
 def test_messages_beyond_the_rows_in_flight_take_room(
     services: Services, workshop: Workshop, worker_database: Database, unread: int, room: int
@@ -397,19 +281,6 @@ def test_giving_back_spares_rows_that_a_worker_has_started(services: Services, w
     workshop.encoder.before = give_back
     assert workshop.process(batch).done == 1
     assert stored_row(sql, episode_id).retry_count == 1
-
-
-def test_dispatcher_runs_publishes_and_leaves(services: Services, workshop: Workshop, database_settings: Settings, sql: Sql) -> None:
-    ids = store(services, 40)
-    workshop.announce()
-    stop, published = threading.Event(), list[Batch]()
-
-    def wait(_: float) -> None:
-        stop.set()
-
-    Dispatcher(workshop.queue, FakeBroker(published.extend), wait, database_settings).run(stop)
-    assert sorted(claimed(published)) == sorted(ids)
-    assert sql("SELECT kind FROM memory_system.workers") == [("worker",)]
 
 
 def test_states_and_claims_are_guarded_by_the_database(services: Services, sql: Sql) -> None:

@@ -5,21 +5,15 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from uuid import UUID
 
 from app.bootstrap import Services
 from app.config import Role
 from app.db import Database
 from app.queue import repository
 from app.queue.workers import WorkerIdentity, this_process
-from tests.factories.episodes import new_episode, stored_row
+from tests.factories.episodes import stored_row
 from tests.factories.statements import TRIGGERS_OFF, TRIGGERS_ON, Sql
-from tests.factories.workshop import Workshop
-
-
-def store(services: Services, count: int, **fields: float) -> list[UUID]:
-    receipts = services.episodes.store_many("alice", [new_episode(f"episode {n}", **fields) for n in range(count)])
-    return [receipt.episode_id for receipt in receipts]
+from tests.factories.workshop import Workshop, store
 
 
 def expire(sql: Sql) -> None:
