@@ -12,16 +12,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from uuid import UUID
 
-from app.search.fusion import Ranked, WordScore, fuse, in_order
+from app.search.fusion import WEIGHTS, Ranked, Weights, WordScore, fuse, in_order
 from app.search.temporal import Period, in_any
 
-PREVIOUS_WEIGHT = 0.35
-"""How much the turn before counts beside the turn itself, in meaning and in words."""
-
-NEIGHBOUR_WEIGHT = 0.3
-SPEAKER_WEIGHT = 0.15
-SESSION_WEIGHT = 0.2
-PERIOD_WEIGHT = 0.3
 _SESSION_TURNS = 3
 """A session is judged by its best turns: a long one is not better for having more."""
 
@@ -51,6 +44,8 @@ def rank_turns(
     words: Mapping[UUID, WordScore],
     turns: Mapping[UUID, Turn],
     eligible: Collection[UUID],
+    *,
+    weights: Weights = WEIGHTS,
 ) -> list[Ranked]:
     """Return the eligible candidates by meaning, words and conversation, best first; scores are in [0, 1].
 
@@ -60,8 +55,10 @@ def rank_turns(
         words: Word score by memory.
         turns: The places of the best candidates and of the turns beside them; one that is absent is judged by itself.
         eligible: What may be returned.
+        weights: How much each ingredient counts.
     """
-    base = fuse(_with_previous_cosine(cosines, turns), _with_previous_words(words, turns), use_vector=True, use_words=True)
+    meanings, wordings = _with_previous_cosine(cosines, turns, weights.previous), _with_previous_words(words, turns, weights.previous)
+    base = fuse(meanings, wordings, use_vector=True, use_words=True, weights=weights)
     alone = {candidate.target_id: candidate.score for candidate in base}
     asked_about = _named_in(question.text, {turn.actor for turn in turns.values() if turn.actor})
     totals: dict[UUID, Ranked] = {}
@@ -70,7 +67,7 @@ def rank_turns(
         neighbour = max((alone.get(beside, 0.0) for beside in _beside(turn)), default=0.0)
         speaker = float(turn is not None and turn.actor in asked_about)
         period = float(turn is not None and in_any(question.periods, turn.occurred_at))
-        score = candidate.score + NEIGHBOUR_WEIGHT * neighbour + SPEAKER_WEIGHT * speaker + PERIOD_WEIGHT * period
+        score = candidate.score + weights.neighbour * neighbour + weights.speaker * speaker + weights.period * period
         totals[candidate.target_id] = replace(candidate, score=score, neighbour=neighbour, speaker=speaker, period=period)
     sessions = _sessions(totals, turns)
     found = []
@@ -81,7 +78,7 @@ def rank_turns(
         found.append(
             replace(
                 candidate,
-                score=candidate.score + SESSION_WEIGHT * session,
+                score=candidate.score + weights.session * session,
                 session=session,
                 # What is shown is the episode's own; what it was ranked by has the turn before in it.
                 cosine=cosines.get(target_id),
@@ -92,20 +89,20 @@ def rank_turns(
     return in_order(replace(each, score=each.score / max(1.0, best)) for each in found if each.target_id in eligible)
 
 
-def _with_previous_cosine(cosines: Mapping[UUID, float], turns: Mapping[UUID, Turn]) -> dict[UUID, float]:
+def _with_previous_cosine(cosines: Mapping[UUID, float], turns: Mapping[UUID, Turn], weight: float) -> dict[UUID, float]:
     mixed = dict(cosines)
     for target_id, turn in turns.items():
         if target_id in cosines and turn.previous is not None and turn.previous in cosines:
-            mixed[target_id] = (cosines[target_id] + PREVIOUS_WEIGHT * cosines[turn.previous]) / (1 + PREVIOUS_WEIGHT)
+            mixed[target_id] = (cosines[target_id] + weight * cosines[turn.previous]) / (1 + weight)
     return mixed
 
 
-def _with_previous_words(words: Mapping[UUID, WordScore], turns: Mapping[UUID, Turn]) -> dict[UUID, WordScore]:
+def _with_previous_words(words: Mapping[UUID, WordScore], turns: Mapping[UUID, Turn], weight: float) -> dict[UUID, WordScore]:
     mixed = dict(words)
     for target_id, turn in turns.items():
         if turn.previous is not None and turn.previous in words:
             own = words.get(target_id, WordScore(0.0, 0.0))
-            mixed[target_id] = WordScore(own.bm25 + PREVIOUS_WEIGHT * words[turn.previous].bm25, own.coverage)
+            mixed[target_id] = WordScore(own.bm25 + weight * words[turn.previous].bm25, own.coverage)
     return mixed
 
 

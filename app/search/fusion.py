@@ -4,13 +4,35 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
-LEXICAL_WEIGHT = 0.5
-"""Weight of the words when some episode holds all of the query's words; it falls with the share of idf that the best one holds."""
-
-COVERAGE_POWER = 0.5
-"""How it falls: with the square root, since few long questions find all of their words in one episode."""
-
 RECENCY_HALF_LIFE_DAYS = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """How much each ingredient of the ranking counts; 0 leaves it out. `python -m bench.ablation` shows what each of them is worth.
+
+    Attributes:
+        lexical: Of the words beside the meaning, when some episode holds all of the query's words, in [0, 1].
+        coverage_power: How that falls with the share of the query's idf that the best episode holds: with the square root, since few
+            long questions find all of their words in one episode. 0 lets it not fall.
+        previous: Of the turn before, beside the turn itself, in meaning and in words.
+        neighbour: Of the better one of the turns beside it.
+        speaker: Of a speaker whom the query names.
+        session: Of a session whose best turns are good.
+        period: Of a time that the query speaks of.
+    """
+
+    lexical: float = 0.5
+    coverage_power: float = 0.5
+    previous: float = 0.35
+    neighbour: float = 0.3
+    speaker: float = 0.15
+    session: float = 0.2
+    period: float = 0.3
+
+
+WEIGHTS = Weights()
+"""What the service ranks by."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +63,9 @@ class Ranked:
     period: float = 0.0
 
 
-def fuse(cosines: Mapping[UUID, float], words: Mapping[UUID, WordScore], *, use_vector: bool, use_words: bool) -> list[Ranked]:
+def fuse(
+    cosines: Mapping[UUID, float], words: Mapping[UUID, WordScore], *, use_vector: bool, use_words: bool, weights: Weights = WEIGHTS
+) -> list[Ranked]:
     """Return every candidate, best first; ties are broken by id, so the order is stable.
 
     A weighted sum of scores, not of ranks: the cosine spread over the candidates' range, and BM25 relative to the best. Rank fusion
@@ -52,13 +76,14 @@ def fuse(cosines: Mapping[UUID, float], words: Mapping[UUID, WordScore], *, use_
         words: Word score by memory; those absent hold no word of the query.
         use_vector: Whether meaning counts.
         use_words: Whether words count.
+        weights: Of which `lexical` and `coverage_power` count here.
 
     Source: Bruch, Gai and Ingber, An Analysis of Fusion Functions for Hybrid Retrieval (2023), on convex combination.
     """
     candidates = (cosines.keys() if use_vector else set()) | (words.keys() if use_words else set())
     low, high = (min(cosines.values()), max(cosines.values())) if cosines else (0.0, 0.0)
     best_bm25 = max((score.bm25 for score in words.values()), default=0.0)
-    weight = lexical_weight(words) if use_vector and use_words else float(use_words)
+    weight = lexical_weight(words, weights) if use_vector and use_words else float(use_words)
     ranked = []
     for target_id in candidates:
         cosine, word = cosines.get(target_id), words.get(target_id)
@@ -74,9 +99,10 @@ def in_order(candidates: Iterable[Ranked]) -> list[Ranked]:
     return sorted(candidates, key=lambda each: (-each.score, str(each.target_id)))
 
 
-def lexical_weight(words: Mapping[UUID, WordScore]) -> float:
-    """Return the weight of the words in [0, LEXICAL_WEIGHT]: where few of the query's words occur anywhere, they say little."""
-    return LEXICAL_WEIGHT * float(min(1.0, max((score.coverage for score in words.values()), default=0.0)) ** COVERAGE_POWER)
+def lexical_weight(words: Mapping[UUID, WordScore], weights: Weights = WEIGHTS) -> float:
+    """Return the weight of the words in [0, weights.lexical]: where few of the query's words occur anywhere, they say little."""
+    covered = min(1.0, max((score.coverage for score in words.values()), default=0.0))
+    return weights.lexical * float(covered**weights.coverage_power)
 
 
 def _spread(cosine: float | None, low: float, high: float) -> float:

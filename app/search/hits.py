@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import Any
 
 from app.episodes.models import EpisodeView
-from app.search.fusion import LEXICAL_WEIGHT, Ranked, recency, weigh_in
+from app.search.fusion import WEIGHTS, Ranked, recency, weigh_in
 from app.search.query import SearchHit, SearchQuery
 from app.semantic.models import SemanticView
 from app.serialization import to_json
@@ -78,7 +78,7 @@ def of_semantic(weighing: Weighing, candidate: Ranked, view: SemanticView) -> Se
 
 def of_working(weighing: Weighing, coverage: float, view: ContextView) -> SearchHit:
     """Return the result that a working memory is: it has words only, so beside meaning it weighs as words do."""
-    weight = 1.0 if weighing.query.mode == "keyword" else LEXICAL_WEIGHT
+    weight = 1.0 if weighing.query.mode == "keyword" else WEIGHTS.lexical
     importance = _IMPORTANCE_OF_PRIORITY[view.priority]
     score, parts = weighing.score(weight * coverage, view.updated_at, importance)
     return SearchHit(

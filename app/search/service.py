@@ -17,7 +17,7 @@ from app.episodes import repository as episode_repository
 from app.search import hits, repository
 from app.search.conversation import Question, rank_turns
 from app.search.encoding import QueryEncoder
-from app.search.fusion import Ranked, WordScore, fuse
+from app.search.fusion import WEIGHTS, Ranked, Weights, WordScore, fuse
 from app.search.query import SearchAnswer, SearchHit, SearchQuery
 from app.search.reranking import Reranker
 from app.search.temporal import periods_in
@@ -58,12 +58,14 @@ class SearchService:
         database: Logged in as nexus_app.
         encoder: Makes query vectors.
         reranker: Orders the best results anew; None leaves them as they are.
+        weights: How much each ingredient of the ranking counts.
     """
 
-    def __init__(self, database: Database, encoder: QueryEncoder, reranker: Reranker | None = None) -> None:
+    def __init__(self, database: Database, encoder: QueryEncoder, reranker: Reranker | None = None, *, weights: Weights = WEIGHTS) -> None:
         self._database = database
         self._encoder = encoder
         self._reranker = reranker
+        self._weights = weights
 
     def start_loading(self) -> None:
         """Begin to load the models; returns at once."""
@@ -92,7 +94,7 @@ class SearchService:
         encoded = self._encode(agent_id, query.query) if query.mode != "keyword" else None
         with self._database.transaction(agent_id) as connection:
             found = _collect(connection, query, kinds, encoded)
-            ranked = _rank(connection, query, found, encoded)
+            ranked = _rank(connection, query, found, encoded, self._weights)
             # More than asked for when weights or the reranker can still change the order.
             most = query.limit if reranker is None else max(query.limit, reranker.candidates)
             taken = ranked if query.recency_weight or query.importance_weight else ranked[:most]
@@ -151,17 +153,17 @@ def _collect_episodes(connection: Connection, query: SearchQuery, most: int, enc
         found.cosines |= repository.cosine_of(connection, unseen, vector, model_id)
 
 
-def _rank(connection: Connection, query: SearchQuery, found: _Candidates, encoded: _Encoded | None) -> list[Ranked]:
-    ranked = fuse(found.cosines, found.words, use_vector=query.mode != "keyword", use_words=query.mode != "vector")
+def _rank(connection: Connection, query: SearchQuery, found: _Candidates, encoded: _Encoded | None, weights: Weights) -> list[Ranked]:
+    ranked = fuse(found.cosines, found.words, use_vector=query.mode != "keyword", use_words=query.mode != "vector", weights=weights)
     if query.mode == "hybrid" and encoded is not None and ranked:
-        ranked = _rank_in_conversation(connection, query, found, encoded, [candidate.target_id for candidate in ranked])
+        ranked = _rank_in_conversation(connection, query, found, encoded, [candidate.target_id for candidate in ranked], weights=weights)
     if query.min_score is None:
         return ranked
     return [candidate for candidate in ranked if candidate.cosine is None or candidate.cosine >= query.min_score]
 
 
 def _rank_in_conversation(
-    connection: Connection, query: SearchQuery, found: _Candidates, encoded: _Encoded, candidates: Sequence[UUID]
+    connection: Connection, query: SearchQuery, found: _Candidates, encoded: _Encoded, candidates: Sequence[UUID], *, weights: Weights
 ) -> list[Ranked]:
     """Return the candidates ranked anew with the conversations around the best of them.
 
@@ -172,7 +174,7 @@ def _rank_in_conversation(
     unseen = [episode_id for episode_id in turns if episode_id not in found.cosines]
     cosines = found.cosines | (repository.cosine_of(connection, unseen, encoded.vector, encoded.model.model_id) if unseen else {})
     eligible = set(candidates) if query.filters.present() else {*candidates, *turns}
-    return rank_turns(Question(query.query, periods), cosines, found.words, turns, eligible)
+    return rank_turns(Question(query.query, periods), cosines, found.words, turns, eligible, weights=weights)
 
 
 def _read(

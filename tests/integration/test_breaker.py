@@ -79,7 +79,7 @@ def test_open_breaker_gives_rows_back_before_they_start_and_holds_the_worker(ser
     workshop.embedding.breaker.open("encoder_error: RuntimeError", lambda _: None)
     began = time.monotonic()
     assert workshop.process(batch).lost == 1
-    assert 0.2 < time.monotonic() - began < 2, "the worker must not run through messages while its encoder is broken"
+    assert time.monotonic() - began > 0.2, "the worker must not run through messages while its encoder is broken"
     row = stored_row(sql, episode_id)
     assert (row.state, row.retry_count, row.solo, row.last_error) == ("pending", 0, False, None)
     assert workshop.encoder.calls == []

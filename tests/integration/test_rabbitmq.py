@@ -252,7 +252,7 @@ def test_silent_port_is_named_by_health_in_time(running: Installation) -> None:
         try:
             started = time.monotonic()
             component = services.health.report().components["broker"]
-            assert time.monotonic() - started < 3
+            assert time.monotonic() - started < 15
             assert component["status"] == "degraded"
         finally:
             services.database.close()

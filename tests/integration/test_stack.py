@@ -249,8 +249,8 @@ def test_a_killed_program_is_started_again(running: Stack, settings: Settings) -
 
 
 def slow_to_stop(number: int, *, starts_with_stack: bool) -> Program:
-    """Return a stand-in for a worker, which takes a second to end after TERM."""
-    code = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: (time.sleep(1), sys.exit(0))); time.sleep(600)"
+    """Return a stand-in for a worker, which takes three seconds to end after TERM."""
+    code = "import signal, sys, time; signal.signal(signal.SIGTERM, lambda *_: (time.sleep(3), sys.exit(0))); time.sleep(600)"
     command = [sys.executable, "-c", code]
     return Program(f"worker_{number}", command, start_seconds=0, stop_wait_seconds=45, starts_with_stack=starts_with_stack)
 
@@ -278,10 +278,9 @@ def test_scaling_starts_and_warmly_stops_programs_without_waiting_for_them(setti
         advice[0] = advise(Backlog(0, 0), [1.0, 1.0], 5.0)
         before = time.monotonic()
         scaling.step(stack.processes())
-        assert time.monotonic() - before < 0.5
-        assert states() == ["RUNNING", "STOPPING"]
+        assert states() == ["RUNNING", "STOPPING"], "the step must not wait"
         wait_until(lambda: states() == ["RUNNING", "STOPPED"], "it ended by itself")
-        assert time.monotonic() - before >= 0.9
+        assert time.monotonic() - before >= 2.9
         advice[0] = advise(Backlog(1_000, 1_000), [1.0], 5.0)
         scaling.step(stack.processes())
         wait_until(lambda: states() == ["RUNNING", "RUNNING"], "it is started again")

@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.search import conversation
 from app.search.conversation import Question, Turn, rank_turns
-from app.search.fusion import Ranked, WordScore, fuse
+from app.search.fusion import WEIGHTS, Ranked, WordScore, fuse
 from app.search.temporal import Mention
 
 IDS = [UUID(int=n) for n in range(1, 9)]
@@ -85,7 +84,7 @@ def test_words_of_the_question_count_for_the_turn_after_it() -> None:
     words = {IDS[0]: WordScore(10.0, 1.0)}
     cosines = dict.fromkeys(IDS[:3], 0.5)
     ranked = {each.target_id: each for each in rank_turns(Question("?"), cosines, words, in_a_row("Ann", "Bo"), IDS)}
-    assert ranked[IDS[1]].lexical == pytest.approx(conversation.PREVIOUS_WEIGHT)
+    assert ranked[IDS[1]].lexical == pytest.approx(WEIGHTS.previous)
     assert (ranked[IDS[1]].bm25, ranked[IDS[2]].lexical) == (0.0, 0.0)
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from app.search.fusion import LEXICAL_WEIGHT, WordScore, fuse, lexical_weight, recency, weigh_in
+from app.search.fusion import WEIGHTS, WordScore, fuse, lexical_weight, recency, weigh_in
 
 IDS = [UUID(int=n) for n in range(1, 12)]
 COSINES = st.dictionaries(st.sampled_from(IDS), st.floats(-1, 1), max_size=11)
@@ -50,7 +50,7 @@ def test_words_that_occur_nowhere_leave_the_order_to_meaning() -> None:
     cosines = {IDS[0]: 0.9, IDS[1]: 0.1}
     words = {IDS[1]: WordScore(bm25=3.0, coverage=0.25)}
     assert fuse(cosines, words, use_vector=True, use_words=True)[0].target_id == IDS[0]
-    assert lexical_weight(words) == pytest.approx(LEXICAL_WEIGHT * 0.5)
+    assert lexical_weight(words) == pytest.approx(WEIGHTS.lexical * 0.5)
     assert lexical_weight({}) == 0
 
 
@@ -59,7 +59,7 @@ def test_episode_without_a_vector_yet_is_ranked_by_its_words() -> None:
     ranked = fuse(cosines, {IDS[2]: WordScore(5.0, 1.0)}, use_vector=True, use_words=True)
     new = next(candidate for candidate in ranked if candidate.target_id == IDS[2])
     assert (new.cosine, new.vector, new.lexical) == (None, 0.0, 1.0)
-    assert new.score == pytest.approx(LEXICAL_WEIGHT)
+    assert new.score == pytest.approx(WEIGHTS.lexical)
 
 
 def test_nothing_found_is_an_empty_ranking() -> None:
