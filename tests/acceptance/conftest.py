@@ -42,7 +42,7 @@ class RunningStack:
         return Database(self.settings, role, "nexus acceptance test")  # type: ignore[arg-type]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def stack() -> Iterator[RunningStack]:
     # Not pytest's own folder: it is mode 700, and under root PostgreSQL runs as another user who must reach its data.
     folder = Path(tempfile.mkdtemp(prefix="nexus-acceptance-"))

@@ -56,7 +56,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     mark = metafunc.definition.get_closest_marker("brokers")
     brokers = mark.args if mark and _profile(metafunc.config) != "short" else ("redis",)
-    metafunc.parametrize("world", brokers, indirect=True, scope="session")
+    metafunc.parametrize("world", brokers, indirect=True, scope="package")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -89,7 +89,7 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: p
     terminalreporter.write_line(f"fault suite: {len(_OUTCOMES)} cases, report in {folder}")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def world(request: pytest.FixtureRequest) -> Iterator[World]:
     """Servers and processes of one broker, for all of its cases."""
     if request.param != "redis":
