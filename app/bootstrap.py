@@ -67,6 +67,11 @@ class Services:
     exports: ExportService
     imports: ImportService
 
+    def close(self) -> None:
+        """End what runs in the background, and close every connection to PostgreSQL."""
+        self.search.stop()
+        self.database.close()
+
 
 @dataclass(frozen=True)
 class WorkerServices:

@@ -153,7 +153,7 @@ def _print_summary(summary: Counter[str], lost: list[Verdict]) -> None:
 @json_option
 def seal(everything: bool, as_json: bool) -> None:
     """Seal what is settled of the ledger; it is done by itself every minute, for what is full or an hour old."""
-    open_services().database.close()
+    open_services().close()
     sealed = build_sealing_service(load_settings()).seal(everything=everything)
     if as_json:
         print_json(sealed)

@@ -26,7 +26,7 @@ def reconcile() -> None:
 
 def _service() -> ReconciliationService:
     # Whether a stack runs is said in one way; nothing of it is used.
-    open_services().database.close()
+    open_services().close()
     return build_reconciliation_service(load_settings())
 
 

@@ -42,6 +42,7 @@ class QueryEncoder:
         self._look_seconds = look_seconds
         self._loaded = threading.Event()
         self._started = threading.Lock()
+        self._stopped = threading.Event()
         self._models: ModelsInUse | None = None
         self._encoders: dict[int, Encoder] = {}
         self._refused: dict[int, float] = {}
@@ -54,10 +55,13 @@ class QueryEncoder:
         if self._started.acquire(blocking=False):
             threading.Thread(target=self._keep_up, name="encoder", daemon=True).start()
 
+    def stop(self) -> None:
+        """Look after the models no longer; what is loaded can still be used."""
+        self._stopped.set()
+
     def _keep_up(self) -> None:
-        """Load what is in use, for as long as the process lives."""
-        pause = threading.Event()
-        while True:
+        """Load what is in use, until stopped."""
+        while not self._stopped.is_set():
             try:
                 self._look()
             except DatabaseUnavailable as error:
@@ -66,7 +70,7 @@ class QueryEncoder:
                 # Whatever it was, this thread must live: without it a change of model would go unnoticed.
                 self._problem = f"the embedding model cannot be looked after: {type(error).__name__}"
                 _log.error("encoder_watch_failed", error=type(error).__name__, retry_in_seconds=self._look_seconds)
-            pause.wait(self._look_seconds)
+            self._stopped.wait(self._look_seconds)
 
     def _look(self) -> None:
         models = self._read_models()

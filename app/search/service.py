@@ -73,6 +73,10 @@ class SearchService:
         if self._reranker is not None:
             self._reranker.start_loading()
 
+    def stop(self) -> None:
+        """Look after the models no longer."""
+        self._encoder.stop()
+
     def ready(self) -> tuple[bool, str]:
         """Return whether search by meaning works, and if not, why."""
         return self._encoder.ready()

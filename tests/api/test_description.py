@@ -67,7 +67,7 @@ def described(servers: TestServers) -> Iterator[Described]:
             time.sleep(0.01)
         key = services.keys.create(role="admin", name="fuzz", agent_id=None, expires_days=None).secret
         yield Described(schemathesis.openapi.from_wsgi("/openapi.json", create_app(services.settings, services)), key)
-        services.database.close()
+        services.close()
 
 
 @pytest.mark.parametrize(("method", "path", "mode"), operations(), ids=lambda value: getattr(value, "value", value))

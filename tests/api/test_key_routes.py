@@ -181,7 +181,7 @@ def two_processes(database_settings: Settings, encoder: FakeEncoder) -> Iterator
     built = [build_services(limited, load=lambda _: encoder) for _ in range(2)]
     yield built
     for one in built:
-        one.database.close()
+        one.close()
 
 
 def test_default_limit_holds_over_processes_and_in_each_without_redis(

@@ -125,7 +125,7 @@ def without_redis(database_settings: Settings, encoder: FakeEncoder) -> Iterator
     """Services whose Redis does not answer."""
     built = build_services(database_settings.model_copy(update={"redis_url": "redis://127.0.0.1:1/0"}), load=lambda _: encoder)
     yield built
-    built.database.close()
+    built.close()
 
 
 def test_redis_that_is_down_costs_nothing_but_the_cache(without_redis: Services, asked: Counter) -> None:
@@ -144,7 +144,7 @@ def test_wrong_password_costs_nothing_but_the_cache(database_settings: Settings,
     built = build_services(wrong, load=lambda _: encoder)
     built.episodes.store("alice", new_episode("one"))
     assert contents(built) == ["one"]
-    built.database.close()
+    built.close()
 
 
 @pytest.mark.parametrize(
@@ -239,7 +239,7 @@ def test_outcomes_are_counted(services: Services, database_settings: Settings, e
     before = outcomes()
     without.episodes.store("alice", new_episode())
     without.episodes.recent("alice", 10)
-    without.database.close()
+    without.close()
     after = outcomes()
     assert (after["failed"] - before["failed"], after["unavailable"] - before["unavailable"]) == (1, 1)
 

@@ -118,7 +118,7 @@ def place(database_settings: Settings, redis_server: RedisServer, encoder: FakeE
             }
         )
         services = build_services(settings, load=lambda _: encoder)
-        stack.callback(services.database.close)
+        stack.callback(services.close)
         key = services.keys.create(role="agent", name="matrix", agent_id=AGENT, expires_days=None).secret
         client = create_app(settings, services).test_client()
         client.environ_base["HTTP_AUTHORIZATION"] = f"Bearer {key}"
@@ -246,7 +246,7 @@ def test_redis_that_answers_and_takes_no_writes_serves_no_other_process(
     wait_until(lambda: b'"step":1' not in (place.value("c") or b"") and place.value("gone") is None, 10, "what is owed is not paid")
     other.forget_the_pause()
     assert (other.step("c"), other.step("gone"), other.recent()) == (2, None, ["during", "before"])
-    services.database.close()
+    services.close()
 
 
 def test_redis_that_is_down_at_the_start_is_used_once_it_is_there(place: Place, database_settings: Settings, encoder: FakeEncoder) -> None:
@@ -264,7 +264,7 @@ def test_redis_that_is_down_at_the_start_is_used_once_it_is_there(place: Place, 
     late.forget_the_pause()
     assert late.step("c") == 1
     assert place.value("c") is not None, "the first read afterwards fills Redis"
-    services.database.close()
+    services.close()
 
 
 def test_flush_costs_one_read_and_nothing_else(place: Place) -> None:

@@ -133,7 +133,7 @@ def running(broker: RabbitServer, servers: TestServers, tmp_path_factory: pytest
             yield installation
         finally:
             _end(installation)
-            services.database.close()
+            services.close()
 
 
 def _end(installation: Installation) -> None:
@@ -255,4 +255,4 @@ def test_silent_port_is_named_by_health_in_time(running: Installation) -> None:
             assert time.monotonic() - started < 15
             assert component["status"] == "degraded"
         finally:
-            services.database.close()
+            services.close()

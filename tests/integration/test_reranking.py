@@ -61,7 +61,7 @@ def reranking(database_settings: Settings, encoder: FakeEncoder) -> Iterator[Cal
 
     yield make
     for services in opened:
-        services.database.close()
+        services.close()
 
 
 def marks(hits: Sequence[SearchHit]) -> list[Any]:

@@ -293,10 +293,12 @@ def test_without_a_model_words_still_find(services: Services, store: Callable[..
     def never(_: EmbeddingModel) -> Any:
         raise EncoderUnavailable("still loading")
 
-    search = SearchService(services.database, QueryEncoder(never, lambda: None))
+    encoder = QueryEncoder(never, lambda: None)
+    search = SearchService(services.database, encoder)
     assert [hit.episode_id for hit in search.search("alice", SearchQuery("lighthouse", mode="keyword")).results] == [episode_id]
     with pytest.raises(EncoderUnavailable):
-        search._encoder.models(patience_seconds=0.2)
+        encoder.models(patience_seconds=0.2)
+    encoder.stop()
 
 
 def test_vectors_of_another_model_are_not_compared(

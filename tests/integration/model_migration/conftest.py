@@ -33,7 +33,7 @@ def services(database_settings: Settings, encoders: dict[str, FakeEncoder]) -> I
     built = build_services(database_settings, load=lambda model: encoders[model.fingerprint])
     built.search._encoder._look_seconds = 0.02
     yield built
-    built.database.close()
+    built.close()
 
 
 @pytest.fixture

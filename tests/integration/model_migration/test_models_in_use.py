@@ -77,3 +77,4 @@ def test_api_that_cannot_load_the_new_model_says_so_and_tries_again(
     monkeypatch.setattr("app.search.encoding._RETRY_SECONDS", 0.0)
     query_encoder._look()
     assert query_encoder.models(0).active.model_id == 2
+    query_encoder.stop()
