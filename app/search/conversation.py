@@ -8,8 +8,9 @@ no session, nothing changes.
 import re
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 from uuid import UUID
 
 from app.search.fusion import WEIGHTS, Ranked, Weights, WordScore, fuse, in_order
@@ -59,34 +60,54 @@ def rank_turns(
     """
     meanings, wordings = _with_previous_cosine(cosines, turns, weights.previous), _with_previous_words(words, turns, weights.previous)
     base = fuse(meanings, wordings, use_vector=True, use_words=True, weights=weights)
-    alone = {candidate.target_id: candidate.score for candidate in base}
-    asked_about = _named_in(question.text, {turn.actor for turn in turns.values() if turn.actor})
-    totals: dict[UUID, Ranked] = {}
-    for candidate in base:
-        turn = turns.get(candidate.target_id)
-        neighbour = max((alone.get(beside, 0.0) for beside in _beside(turn)), default=0.0)
-        speaker = float(turn is not None and turn.actor in asked_about)
-        period = float(turn is not None and in_any(question.periods, turn.occurred_at))
-        score = candidate.score + weights.neighbour * neighbour + weights.speaker * speaker + weights.period * period
-        totals[candidate.target_id] = replace(candidate, score=score, neighbour=neighbour, speaker=speaker, period=period)
+    totals = {candidate.target_id: candidate.score for candidate in base}
+    gains = _gains(question, totals, turns)
+    for target_id, gain in gains.items():
+        totals[target_id] += weights.neighbour * gain.neighbour + weights.speaker * gain.speaker + weights.period * gain.period
     sessions = _sessions(totals, turns)
-    found = []
-    for target_id, candidate in totals.items():
-        turn = turns.get(target_id)
-        session = sessions.get(turn.session_id, 0.0) if turn is not None and turn.session_id is not None else 0.0
-        word = words.get(target_id)
-        found.append(
-            replace(
-                candidate,
-                score=candidate.score + weights.session * session,
-                session=session,
-                # What is shown is the episode's own; what it was ranked by has the turn before in it.
-                cosine=cosines.get(target_id),
-                bm25=word.bm25 if word is not None else 0.0,
-            )
+    for target_id, gain in gains.items():
+        totals[target_id] += weights.session * sessions.get(gain.session_id, 0.0)
+    best = max(1.0, max(totals.values(), default=1.0))
+    return in_order(
+        _with_gain(candidate, gains.get(candidate.target_id), sessions)._replace(
+            score=totals[candidate.target_id] / best,
+            # What is shown is the episode's own; what it was ranked by has the turn before in it.
+            cosine=cosines.get(candidate.target_id),
+            bm25=words[candidate.target_id].bm25 if candidate.target_id in words else 0.0,
         )
-    best = max((candidate.score for candidate in found), default=0.0)
-    return in_order(replace(each, score=each.score / max(1.0, best)) for each in found if each.target_id in eligible)
+        for candidate in base
+        if candidate.target_id in eligible
+    )
+
+
+class _Gain(NamedTuple):
+    """What a candidate's conversation says for it, before the weights."""
+
+    neighbour: float
+    speaker: float
+    period: float
+    session_id: str | None
+
+
+def _gains(question: Question, scores: Mapping[UUID, float], turns: Mapping[UUID, Turn]) -> dict[UUID, _Gain]:
+    asked_about = _named_in(question.text, {turn.actor for turn in turns.values() if turn.actor})
+    return {
+        target_id: _Gain(
+            max((scores.get(beside, 0.0) for beside in (turn.previous, turn.following) if beside is not None), default=0.0),
+            float(turn.actor in asked_about),
+            float(in_any(question.periods, turn.occurred_at)),
+            turn.session_id,
+        )
+        for target_id, turn in turns.items()
+        if target_id in scores
+    }
+
+
+def _with_gain(candidate: Ranked, gain: _Gain | None, sessions: Mapping[str | None, float]) -> Ranked:
+    if gain is None:
+        return candidate
+    session = sessions.get(gain.session_id, 0.0)
+    return candidate._replace(neighbour=gain.neighbour, speaker=gain.speaker, period=gain.period, session=session)
 
 
 def _with_previous_cosine(cosines: Mapping[UUID, float], turns: Mapping[UUID, Turn], weight: float) -> dict[UUID, float]:
@@ -106,21 +127,17 @@ def _with_previous_words(words: Mapping[UUID, WordScore], turns: Mapping[UUID, T
     return mixed
 
 
-def _beside(turn: Turn | None) -> list[UUID]:
-    return [] if turn is None else [beside for beside in (turn.previous, turn.following) if beside is not None]
-
-
 def _named_in(query: str, actors: Iterable[str]) -> set[str]:
     """Return the actors whose name is in the query as words of their own, in any case."""
     return {actor for actor in actors if re.search(rf"(?<!\w){re.escape(actor)}(?!\w)", query, re.IGNORECASE)}
 
 
-def _sessions(candidates: Mapping[UUID, Ranked], turns: Mapping[UUID, Turn]) -> dict[str, float]:
+def _sessions(scores: Mapping[UUID, float], turns: Mapping[UUID, Turn]) -> dict[str | None, float]:
     """Return how good each session is, the best 1."""
-    scores: defaultdict[str, list[float]] = defaultdict(list)
+    of_each: defaultdict[str | None, list[float]] = defaultdict(list)
     for target_id, turn in turns.items():
-        if turn.session_id is not None and target_id in candidates:
-            scores[turn.session_id].append(candidates[target_id].score)
-    means = {session: sum(sorted(of_session)[-_SESSION_TURNS:]) / _SESSION_TURNS for session, of_session in scores.items()}
+        if turn.session_id is not None and target_id in scores:
+            of_each[turn.session_id].append(scores[target_id])
+    means = {session: sum(sorted(of_session)[-_SESSION_TURNS:]) / _SESSION_TURNS for session, of_session in of_each.items()}
     best = max(means.values(), default=0.0)
     return {session: mean / best for session, mean in means.items()} if best > 0 else {}

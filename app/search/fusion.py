@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 from uuid import UUID
 
 RECENCY_HALF_LIFE_DAYS = 30.0
@@ -43,8 +44,7 @@ class WordScore:
     coverage: float
 
 
-@dataclass(frozen=True, slots=True)
-class Ranked:
+class Ranked(NamedTuple):
     """A candidate with its score in [0, 1] and its parts; `cosine` is None without a vector.
 
     `neighbour`, `speaker`, `session` and `period` are what the conversation around it adds (app/search/conversation.py), each in [0, 1].
@@ -96,7 +96,7 @@ def fuse(
 
 def in_order(candidates: Iterable[Ranked]) -> list[Ranked]:
     """Return candidates best first; ties are broken by id, so the order is stable."""
-    return sorted(candidates, key=lambda each: (-each.score, str(each.target_id)))
+    return sorted(candidates, key=lambda each: (-each.score, each.target_id.int))
 
 
 def lexical_weight(words: Mapping[UUID, WordScore], weights: Weights = WEIGHTS) -> float:
