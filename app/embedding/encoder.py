@@ -3,6 +3,7 @@
 import copy
 import time
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -104,8 +105,8 @@ class Encoder:
         unit: NDArray[np.float32] = vectors / norms
         return unit
 
-    def encode_query(self, text: str) -> NDArray[np.float32]:
-        """Return the unit vector of a query, shape (dimensions,).
+    def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return one unit vector per query, shape (len(texts), dimensions); row i belongs to texts[i].
 
         A query longer than the model reads is cut like a document, its first QUERY_CHUNKS chunks are encoded, and the length-weighted
         mean stands for it, as it does for a long episode.
@@ -113,12 +114,22 @@ class Encoder:
         Raises:
             EncodingFault: The model gave no sound vector.
         """
-        chunks = self._query_chunker.chunk(None, text)[:QUERY_CHUNKS]
-        vectors = self.encode_documents([chunk.text for chunk in chunks])
-        if len(chunks) == 1:
-            first: NDArray[np.float32] = vectors[0]
-            return first
-        return pool(vectors, [chunk.char_end - chunk.char_start for chunk in chunks])
+        chunks = [self._query_chunker.chunk(None, text)[:QUERY_CHUNKS] for text in texts]
+        vectors = self.encode_documents([chunk.text for of_text in chunks for chunk in of_text])
+        if len(vectors) == len(texts):
+            return vectors
+        ends = list(accumulate(map(len, chunks)))
+        return np.stack(
+            [
+                pool(vectors[end - len(of_text) : end], [chunk.char_end - chunk.char_start for chunk in of_text])
+                for of_text, end in zip(chunks, ends, strict=True)
+            ]
+        )
+
+    def encode_query(self, text: str) -> NDArray[np.float32]:
+        """Return the unit vector of a query, shape (dimensions,), as encode_queries() makes it."""
+        vector: NDArray[np.float32] = self.encode_queries([text])[0]
+        return vector
 
     def _forward(self, tokens: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         """Return the vectors of one batch, pooled and normalised in float32 whatever the transformer computes in.

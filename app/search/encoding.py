@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from app.embedding.encoder import Encoder, require_model
 from app.embedding.models import EmbeddingModel, ModelsInUse
 from app.errors import DatabaseUnavailable, EncoderUnavailable, NexusError
+from app.search.batching import QueryBatcher
 
 _log = structlog.get_logger(__name__)
 
@@ -44,7 +45,7 @@ class QueryEncoder:
         self._started = threading.Lock()
         self._stopped = threading.Event()
         self._models: ModelsInUse | None = None
-        self._encoders: dict[int, Encoder] = {}
+        self._encoders: dict[int, QueryBatcher] = {}
         self._refused: dict[int, float] = {}
         self._problem = "the embedding model is still loading"
         self._vectors: OrderedDict[tuple[int, str], NDArray[np.float32]] = OrderedDict()
@@ -93,7 +94,7 @@ class QueryEncoder:
 
     def _load_one(self, model: EmbeddingModel) -> None:
         try:
-            self._encoders[model.model_id] = require_model(self._load(model), model)
+            self._encoders[model.model_id] = QueryBatcher(require_model(self._load(model), model))
         except NexusError as error:
             self._problem = error.message
             self._refused[model.model_id] = time.monotonic()
@@ -137,7 +138,7 @@ class QueryEncoder:
         encoder = self._encoders.get(model.model_id)
         if encoder is None:
             raise EncoderUnavailable(f"{model.name} was taken out of use just now; ask again")
-        vector = encoder.encode_query(query)
+        vector = encoder.encode(query)
         with self._vectors_lock:
             self._vectors[key] = vector
             if len(self._vectors) > _REMEMBERED_QUERIES:

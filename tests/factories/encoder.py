@@ -72,9 +72,9 @@ class FakeEncoder(Encoder):
         self.before(texts)
         return self.spoil(texts, np.stack([self._embed(text) for text in texts]))
 
-    def encode_query(self, text: str) -> NDArray[np.float32]:
-        """Return the unit vector of a query."""
-        return self._embed(text)
+    def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """Return the unit vectors of queries."""
+        return np.stack([self._embed(text) for text in texts])
 
     def _embed(self, text: str) -> NDArray[np.float32]:
         unit = embed(text, self.dimensions)

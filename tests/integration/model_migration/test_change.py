@@ -100,7 +100,7 @@ def test_agent_changes_over_when_its_own_episodes_are_complete(
         models = services.search._encoder.models()
     calls: list[str] = []
     for name, encoder in (("old", encoders[DEFAULT_SHA256]), ("new", encoders[OTHER])):
-        monkeypatch.setattr(encoder, "encode_query", noting(calls, name, encoder.encode_query))
+        monkeypatch.setattr(encoder, "encode_queries", noting(calls, name, encoder.encode_queries))
     assert best(services, "alice", "the lighthouse?") == ("the lighthouse", 1.0)
     assert best(services, "boris", "the lighthouse!") == ("the lighthouse", 1.0)
     assert calls == ["new", "old"]
