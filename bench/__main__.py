@@ -4,6 +4,7 @@ import json
 import shlex
 import sys
 import time
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,9 +25,6 @@ _SETTINGS: dict[str, dict[str, Any]] = {
     "reconcile": {"redis_memory_mb": 2048},
 }
 
-_OF_THE_STACK = {"claims": claims.measure, "identity": identity.measure, "reconcile": reconcile.measure, "search": search.measure}
-"""The parts that need no texts."""
-
 
 @click.command()
 @click.argument("part", type=click.Choice([*TITLES, "all"]), default="all")
@@ -40,13 +38,12 @@ def main(part: str, texts: Path | None, rounds: int, json_file: Path | None, mar
     started, started_at = time.monotonic(), datetime.now(UTC)
     loads: dict[str, float] = {}
     figures: dict[str, list[Figure]] = {}
-    short = short_texts(texts)
     try:
         for name in TITLES if part == "all" else (part,):
             loads[name] = load_average()
             console.print(f"[bold]{TITLES[name]}[/bold] (load average {loads[name]:.1f})")
             with running_stack(lambda line: console.print(f"[dim]{line}[/dim]"), **_SETTINGS.get(name, {})) as stack:
-                figures[name] = _measure(name, stack, short, rounds, console)
+                figures[name] = _measure(name, stack, texts, rounds, console)
     except NexusError as error:
         raise click.ClickException(error.message) from error
     command = shlex.join(["python", "-m", "bench", *sys.argv[1:]])
@@ -58,24 +55,29 @@ def main(part: str, texts: Path | None, rounds: int, json_file: Path | None, mar
         markdown.write_text(to_markdown(run), encoding="utf-8")
 
 
-def _measure(part: str, stack: OwnStack, short: list[str], rounds: int, console: Console) -> list[Figure]:
+def _measure(part: str, stack: OwnStack, texts: Path | None, rounds: int, console: Console) -> list[Figure]:
     def report(line: str) -> None:
         console.print(f"  {line}")
 
-    if part in _OF_THE_STACK:
-        return _OF_THE_STACK[part](stack, report)
-    if part == "scale":
-        return scale.measure(stack, short, rounds, report)
-    if part == "quality":
-        return quality.measure(stack, short, report)
-    if part == "latency":
-        return latency.measure(stack, short, report)
-    if part == "ingest":
-        return ingest.measure(stack, short, rounds, report)
-    long = long_texts(short)
-    mean = sum(map(len, short)) // len(short)
-    kinds = ((f"{len(short):,} texts of about {mean} characters", short), (f"{len(long):,} texts of about 250 characters", long))
-    return drain.Contest(stack, rounds, report).measure(kinds)
+    def drained() -> list[Figure]:
+        short = short_texts(texts)
+        long = long_texts(short)
+        mean = sum(map(len, short)) // len(short)
+        kinds = ((f"{len(short):,} texts of about {mean} characters", short), (f"{len(long):,} texts of about 250 characters", long))
+        return drain.Contest(stack, rounds, report).measure(kinds)
+
+    parts: dict[str, Callable[[], list[Figure]]] = {
+        "drain": drained,
+        "ingest": lambda: ingest.measure(stack, short_texts(texts), rounds, report),
+        "latency": lambda: latency.measure(stack, short_texts(texts), report),
+        "claims": lambda: claims.measure(stack, report),
+        "scale": lambda: scale.measure(stack, short_texts(texts), rounds, report),
+        "search": lambda: search.measure(stack, texts, report),
+        "quality": lambda: quality.measure(stack, short_texts(texts), report),
+        "identity": lambda: identity.measure(stack, report),
+        "reconcile": lambda: reconcile.measure(stack, report),
+    }
+    return parts[part]()
 
 
 if __name__ == "__main__":

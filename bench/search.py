@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from app.stack.programs import worker_names
 from bench.client import Client, ask_at_once
 from bench.figures import Figure, percentile, times
 from bench.own_stack import OwnStack
-from bench.texts import short_texts
+from bench.texts import questions, short_texts
 
 EPISODES = 100_000
 AGENTS = 1_000
@@ -64,15 +65,16 @@ class Question:
     filters: Filters
 
 
-def measure(stack: OwnStack, report: Report) -> list[Figure]:
+def measure(stack: OwnStack, texts: Path | None, report: Report) -> list[Figure]:
     """Return the figures of searches over EPISODES episodes of AGENTS agents, embedded by the stack's own workers.
 
     Args:
         stack: Idle and empty.
+        texts: What is stored, as short_texts() reads it.
         report: Is told of each result.
     """
-    texts = short_texts(None, EPISODES + _RECALL_QUERIES + _LATENCIES * _SEARCHES)
-    stored, asked = texts[:EPISODES], texts[EPISODES:]
+    stored = short_texts(texts, EPISODES)
+    asked = questions(stored, _RECALL_QUERIES + _LATENCIES * _SEARCHES)
     started = time.monotonic()
     for agent_id, mine in _shares(stored):
         _store(stack, agent_id, mine)

@@ -3,7 +3,7 @@
 import gzip
 import json
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 
@@ -49,6 +49,21 @@ def long_texts(short: list[str], count: int = LONG_TEXTS, characters: int = LONG
                 made[" ".join(pieces)] = None
                 pieces = []
     return list(islice(made, count))
+
+
+def questions(stored: Sequence[str], count: int) -> list[str]:
+    """Return distinct questions in a fixed order: the first half of one stored text's words and the second half of another's.
+
+    They are new to the service and speak of what is stored, as questions do.
+    """
+    chance = random.Random(3)
+
+    def made() -> Iterator[str]:
+        while True:
+            first, second = (text.split() for text in chance.sample(stored, 2))
+            yield " ".join([*first[: (len(first) + 1) // 2], *second[len(second) // 2 :]])
+
+    return list(islice(_distinct(made()), count))
 
 
 def _distinct(texts: Iterator[str]) -> Iterator[str]:

@@ -6,19 +6,17 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from uuid import UUID
 
-import numpy as np
 import orjson
-from numpy.typing import NDArray
 from sqlalchemy import Connection
 
 from app.db import Database
-from app.embedding.models import EmbeddingModel
 from app.episodes import repository as episode_repository
 from app.search import hits, repository
 from app.search.conversation import Question, rank_turns
 from app.search.encoding import QueryEncoder
 from app.search.fusion import WEIGHTS, Ranked, Weights, WordScore, fuse
 from app.search.query import SearchAnswer, SearchHit, SearchQuery
+from app.search.repository import Encoded
 from app.search.reranking import Reranker
 from app.search.temporal import periods_in
 from app.semantic import repository as semantic_repository
@@ -41,14 +39,6 @@ class _Candidates:
     cosines: dict[UUID, float] = field(default_factory=dict)
     words: dict[UUID, WordScore] = field(default_factory=dict)
     working: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class _Encoded:
-    """A query's vector and the model it is of."""
-
-    vector: NDArray[np.float32]
-    model: EmbeddingModel
 
 
 class SearchService:
@@ -108,7 +98,7 @@ class SearchService:
             results = reranker.rerank(query.query, results)[: query.limit]
         return SearchAnswer(results, pending, round((time.perf_counter() - started) * 1000, 2))
 
-    def _encode(self, agent_id: str, query: str) -> _Encoded:
+    def _encode(self, agent_id: str, query: str) -> Encoded:
         """Return the query under the active model, or, during a migration, under the target once it has all of the agent's memories."""
         models = self._encoder.models()
         model = models.active
@@ -116,7 +106,7 @@ class SearchService:
             with self._database.transaction(agent_id) as connection:
                 if repository.is_complete(connection, models.target.model_id):
                     model = models.target
-        return _Encoded(self._encoder.encode(query, model), model)
+        return Encoded(self._encoder.encode(query, model), model)
 
 
 def _kinds(query: SearchQuery) -> set[str]:
@@ -129,7 +119,7 @@ def _kinds(query: SearchQuery) -> set[str]:
     return able.intersection(query.memory_types)
 
 
-def _collect(connection: Connection, query: SearchQuery, kinds: set[str], encoded: _Encoded | None) -> _Candidates:
+def _collect(connection: Connection, query: SearchQuery, kinds: set[str], encoded: Encoded | None) -> _Candidates:
     most = max(_LEAST_CANDIDATES, 2 * query.limit)
     found = _Candidates()
     if "episodic" in kinds:
@@ -138,26 +128,23 @@ def _collect(connection: Connection, query: SearchQuery, kinds: set[str], encode
         if query.mode != "vector":
             found.words |= repository.semantic_by_words(connection, query.query, most)
         if encoded is not None:
-            found.cosines |= repository.semantic_by_vector(connection, encoded.vector, encoded.model.model_id, most)
+            found.cosines |= repository.semantic_by_vector(connection, encoded, most)
     if "working" in kinds:
         found.working = repository.working_by_words(connection, query.query, query.limit, query.filters.session_id)
     return found
 
 
-def _collect_episodes(connection: Connection, query: SearchQuery, most: int, encoded: _Encoded | None, found: _Candidates) -> None:
+def _collect_episodes(connection: Connection, query: SearchQuery, most: int, encoded: Encoded | None, found: _Candidates) -> None:
     filters = orjson.dumps(query.filters.present()).decode()
-    if query.mode != "vector":
-        found.words |= repository.by_words(connection, query.query, most, filters)
     if encoded is None:
-        return
-    vector, model_id = encoded.vector, encoded.model.model_id
-    found.cosines |= repository.by_vector(connection, vector, model_id, most, filters)
-    unseen = [episode_id for episode_id in found.words if episode_id not in found.cosines]
-    if unseen:
-        found.cosines |= repository.cosine_of(connection, unseen, vector, model_id)
+        found.words = repository.by_words(connection, query.query, most, filters)
+    elif query.mode == "vector":
+        found.cosines = repository.by_vector(connection, encoded, most, filters)
+    else:
+        found.cosines, found.words = repository.by_both(connection, query.query, encoded, most, filters)
 
 
-def _rank(connection: Connection, query: SearchQuery, found: _Candidates, encoded: _Encoded | None, weights: Weights) -> list[Ranked]:
+def _rank(connection: Connection, query: SearchQuery, found: _Candidates, encoded: Encoded | None, weights: Weights) -> list[Ranked]:
     ranked = fuse(found.cosines, found.words, use_vector=query.mode != "keyword", use_words=query.mode != "vector", weights=weights)
     if query.mode == "hybrid" and encoded is not None and ranked:
         ranked = _rank_in_conversation(connection, query, found, encoded, [candidate.target_id for candidate in ranked], weights=weights)
@@ -167,18 +154,17 @@ def _rank(connection: Connection, query: SearchQuery, found: _Candidates, encode
 
 
 def _rank_in_conversation(
-    connection: Connection, query: SearchQuery, found: _Candidates, encoded: _Encoded, candidates: Sequence[UUID], *, weights: Weights
+    connection: Connection, query: SearchQuery, found: _Candidates, encoded: Encoded, candidates: Sequence[UUID], *, weights: Weights
 ) -> list[Ranked]:
     """Return the candidates ranked anew with the conversations around the best of them.
 
     The turns beside those are candidates too, unless a filter was given that they may not pass: then they only testify.
     """
     periods = periods_in(query.query, datetime.now(UTC))
-    turns = repository.turns_of(connection, candidates[: _CONVERSATIONS_IN_TIME if periods else _CONVERSATIONS])
-    unseen = [episode_id for episode_id in turns if episode_id not in found.cosines]
-    cosines = found.cosines | (repository.cosine_of(connection, unseen, encoded.vector, encoded.model.model_id) if unseen else {})
+    best = candidates[: _CONVERSATIONS_IN_TIME if periods else _CONVERSATIONS]
+    turns, beside = repository.turns_of(connection, best, encoded, found.cosines.keys())
     eligible = set(candidates) if query.filters.present() else {*candidates, *turns}
-    return rank_turns(Question(query.query, periods), cosines, found.words, turns, eligible, weights=weights)
+    return rank_turns(Question(query.query, periods), found.cosines | beside, found.words, turns, eligible, weights=weights)
 
 
 def _read(

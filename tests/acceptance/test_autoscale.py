@@ -48,7 +48,8 @@ class DetachedStack:
     def run(self, *arguments: str) -> str:
         """Run a command of the command line and return its output."""
         command = [sys.executable, "-m", "app", *arguments]
-        done = subprocess.run(command, cwd=PROJECT_ROOT, env=self._environment, capture_output=True, text=True, check=True, timeout=300)
+        done = subprocess.run(command, cwd=PROJECT_ROOT, env=self._environment, capture_output=True, text=True, check=False, timeout=300)
+        assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
         return done.stdout
 
     def client(self) -> httpx.Client:

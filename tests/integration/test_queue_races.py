@@ -197,15 +197,15 @@ def test_stale_vector_is_never_served(services: Services, workshop: Workshop, sq
 
 
 HASH_JOIN = {
-    "search_by_vector": " AND coalesce(c.input_sha256 = e.input_sha256, false)",
-    "cosine_of": " AND c.input_sha256 = e.input_sha256",
+    "search_by_vector": r"\s+AND (coalesce\(c\.input_sha256 = e\.input_sha256, false\)|e\.input_sha256 = n\.input_sha256)",
+    "cosine_of": r"\s+AND c\.input_sha256 = e\.input_sha256",
 }
 
 
 @pytest.mark.parametrize("function", sorted(HASH_JOIN))
 def test_mutant_without_the_hash_join_serves_a_stale_vector(function: str, services: Services, workshop: Workshop, sql: Sql) -> None:
     definition = sql.one("SELECT pg_get_functiondef(p.oid) FROM pg_proc p WHERE p.proname = %s", function)
-    mutant = re.sub(r"\s+" + re.escape(HASH_JOIN[function].strip()), "", definition)
+    mutant = re.sub(HASH_JOIN[function], "", definition)
     assert mutant != definition
     sql(mutant)
     with pytest.raises(AssertionError, match="stale"):

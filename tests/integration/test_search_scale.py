@@ -20,7 +20,7 @@ from app.search.recall import RecallService
 from tests.factories.servers import TestServers
 from tests.factories.statements import TRIGGERS_OFF, TRIGGERS_ON, Sql, copy_in
 
-ROWS, LATENT, MOST = 10_000, 24, 50
+ROWS, LATENT, MOST = 12_000, 24, 50
 HNSW = "ix_episode_chunks_embedding_model_1"
 _FILL_EPISODES = f"""
     INSERT INTO nexus_memory.zep_episodic_memory
@@ -54,7 +54,7 @@ def literal(vector: NDArray[np.float32]) -> str:
 
 @pytest.fixture(scope="module")
 def big(servers: TestServers) -> Iterator[Sql]:
-    """One agent with 9,000 embedded episodes, another with 1,000, the superuser's session set to the first."""
+    """One agent with 10,800 embedded episodes, another with 1,200, the superuser's session set to the first."""
     with servers.database() as name, closing(servers.superuser(name)) as connection:
         sql = Sql(connection)
         index = sql.one("SELECT indexdef FROM pg_indexes WHERE indexname = %s", HNSW)
@@ -90,7 +90,12 @@ def _make_explaining_twin(sql: Sql, function: str) -> None:
 
 
 def by_vector(
-    sql: Sql, vector: NDArray[np.float32], filters: dict[str, Any], exact_below: int, most: int = MOST, function: str = "search_by_vector"
+    sql: Sql,
+    vector: NDArray[np.float32],
+    filters: dict[str, Any],
+    exact_below: int | None,
+    most: int = MOST,
+    function: str = "search_by_vector",
 ) -> list[tuple[Any, ...]]:
     return sql(
         f"SELECT * FROM nexus_memory.{function}(%s::public.vector, 1::smallint, %s, %s::jsonb, %s)",
@@ -154,6 +159,36 @@ def test_small_agents_are_scanned_exactly(big: Sql) -> None:
     assert HNSW not in explained
 
 
+def test_index_is_taken_where_it_is_the_cheaper_way(big: Sql) -> None:
+    """Of 12,000 chunks most are alice's, and HNSW meets enough of them at once; of twenty million it would read in vain."""
+    assert HNSW in plan(by_vector(big, vectors(1, 4)[0], {}, None, function="search_by_vector_explained"))
+    try:
+        big("UPDATE pg_class SET reltuples = 2e7 WHERE oid = 'nexus_memory.episode_chunks'::regclass")
+        assert HNSW not in plan(by_vector(big, vectors(1, 4)[0], {}, None, function="search_by_vector_explained"))
+    finally:
+        big("ANALYZE nexus_memory.episode_chunks")
+
+
+def test_without_a_filter_the_answer_is_that_of_a_filter_that_everything_passes(big: Sql) -> None:
+    """The one joins only the nearest chunks, the other all."""
+    for query in vectors(5, 5):
+        assert by_vector(big, query, {}, 1_000_000) == by_vector(big, query, {"min_importance": 0.0}, 1_000_000)
+
+
+def test_stale_chunks_hide_nobody_though_they_are_the_nearest(big: Sql) -> None:
+    (query,) = vectors(1, 6)
+    in_order = [row[0] for row in by_vector(big, query, {}, 1_000_000, most=4 * MOST)]
+    try:
+        big("UPDATE nexus_memory.episode_chunks SET input_sha256 = 'stale' WHERE episode_id = ANY (%s::uuid[])", in_order[: 2 * MOST])
+        rows = by_vector(big, query, {}, 1_000_000)
+    finally:
+        big(
+            "UPDATE nexus_memory.episode_chunks c SET input_sha256 = e.input_sha256 FROM nexus_memory.zep_episodic_memory e"
+            " WHERE e.episode_id = c.episode_id AND c.input_sha256 = 'stale'"
+        )
+    assert list(dict.fromkeys(row[0] for row in rows)) == in_order[2 * MOST : 3 * MOST]
+
+
 @pytest.mark.parametrize("query", ["zanzibar", "word17 zanzibar", "topic5 word1008"])
 def test_word_search_uses_the_gin_index(query: str, big: Sql) -> None:
     explained = plan(big("SELECT * FROM nexus_memory.search_by_words_explained(%s, 50, '{}')", query))
@@ -163,7 +198,7 @@ def test_word_search_uses_the_gin_index(query: str, big: Sql) -> None:
 
 def test_word_search_finds_all_that_hold_a_rare_word(big: Sql) -> None:
     rows = big("SELECT episode_id FROM nexus_memory.search_by_words('zanzibar', 50, '{}')")
-    assert sorted(row[0][-5:] for row in rows) == ["00007", "02507", "05007", "07507"]
+    assert sorted(row[0][-5:] for row in rows) == ["00007", "02507", "05007", "07507", "10007"]
 
 
 @pytest.mark.parametrize(

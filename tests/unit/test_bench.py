@@ -5,12 +5,14 @@ import json
 from pathlib import Path
 
 import click
+import numpy as np
 import pytest
 from rich.console import Console
 
+from bench import ablation
 from bench.figures import Figure, over_rounds, percentile, ratios, times
-from bench.report import Run, to_json, to_markdown, to_table
-from bench.texts import long_texts, short_texts
+from bench.report import LIMITS, TITLES, Run, to_json, to_markdown, to_table
+from bench.texts import long_texts, questions, short_texts
 
 
 @pytest.mark.parametrize(
@@ -74,6 +76,39 @@ def test_long_texts_are_joined_until_they_are_long_enough() -> None:
     assert all(250 <= len(text) <= 250 + max(map(len, short)) for text in long)
 
 
+def test_questions_are_new_distinct_and_made_of_what_is_stored() -> None:
+    stored = short_texts(None, 50)
+    asked = questions(stored, 300)
+    assert len(set(asked)) == 300
+    assert asked == questions(stored, 300)
+    known = {word for text in stored for word in text.split()}
+    assert all(set(question.split()) <= known for question in asked)
+    assert not set(asked).intersection(stored)
+
+
+def test_cases_are_read_by_conversation_and_unanswerable_questions_are_left_out(tmp_path: Path) -> None:
+    episodes = [{"conversation": "c", "id": "1", "content": "one"}, {"conversation": "d", "id": "2", "content": "two"}]
+    asked = [{"conversation": "c", "text": f"q{n}", "category": n, "gold": ["1"]} for n in (1, 5)]
+    for name, rows in (("episodes", episodes), ("questions", asked)):
+        (tmp_path / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    cases = ablation.read(tmp_path, ("5",))
+    assert (cases.name, sorted(cases.episodes)) == (tmp_path.name, ["c", "d"])
+    assert [(each.text, each.gold) for each in cases.questions] == [("q1", frozenset({"1"}))]
+
+
+def test_recall_counts_each_found_episode_once_among_the_first_ten() -> None:
+    found = ["a", "a", *"bcdefghij", "k"]
+    assert ablation.recall(found, frozenset({"a", "j", "k"})) == pytest.approx(2 / 3)
+
+
+def test_bootstrap_holds_what_is_sure_and_doubts_what_is_not() -> None:
+    sure, unsure = np.full(200, 0.1), np.random.default_rng(1).normal(0.0, 0.5, 200)
+    assert ablation.interval([sure, sure]) == pytest.approx((0.1, 0.1))
+    low, high = ablation.interval([unsure])
+    assert low < 0 < high
+    assert 0.08 < high - low < 0.2, "about four standard errors"
+
+
 @pytest.mark.parametrize("name", ["texts.jsonl", "texts.jsonl.gz"])
 def test_texts_are_read_from_a_file_without_repetition(tmp_path: Path, name: str) -> None:
     lines = "".join(json.dumps({"text": text}) + "\n" for text in ("one", "two", "one", "tres ñandúes"))
@@ -95,6 +130,10 @@ def test_file_of_another_form_is_refused_with_its_line(tmp_path: Path, line: str
     file.write_text('{"text": "one"}\n' + line + "\n")
     with pytest.raises(click.ClickException, match=r"texts\.jsonl:2"):
         short_texts(file, 2)
+
+
+def test_every_part_says_what_limits_it() -> None:
+    assert LIMITS.keys() == TITLES.keys()
 
 
 @pytest.fixture
