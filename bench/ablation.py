@@ -179,13 +179,18 @@ def interval(differences: Sequence[NDArray[np.float64]], draws: int = DRAWS) -> 
 @click.command()
 @click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--skip", multiple=True, help="A category of questions without an answer, left out; may be repeated.")
+@click.option(
+    "--model", type=click.Path(path_type=Path, exists=True, file_okay=False), help="A model's folder, instead of the shipped one."
+)
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write every question's recall there.")
-def main(folders: Sequence[Path], skip: Sequence[str], json_file: Path | None) -> None:
+def main(folders: Sequence[Path], skip: Sequence[str], model: Path | None, json_file: Path | None) -> None:
     """Rank the same candidates with and without each ingredient, and say by how much the answers differ."""
     console = Console(stderr=True, highlight=False)
     cases = [read(folder, skip) for folder in folders]
     try:
         with running_stack(lambda line: console.print(f"[dim]{line}[/dim]")) as stack:
+            if model is not None:
+                stack.change_model(model)
             found: dict[str, list[NDArray[np.float64]]] = {}
             for name, ask in Contest(stack, cases).ways().items():
                 found[name] = [np.array([recall(ask(question), question.gold) for question in each.questions]) for each in cases]

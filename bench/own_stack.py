@@ -1,6 +1,9 @@
 """A stack of the benchmark's own, in a temporary folder, with its secrets and ports, that can be emptied and paused."""
 
+import os
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -124,6 +127,18 @@ class OwnStack:
         connection = psycopg2.connect(_superuser_url(self._stack))
         connection.autocommit = True
         return connection
+
+    def change_model(self, folder: Path) -> None:
+        """Make another model the active one, by the command that operators use.
+
+        Raises:
+            StackError: It could not be done; the message is the command's.
+        """
+        environment_of_it = {name.upper(): str(getattr(self.settings, name)) for name in self.settings.model_fields_set}
+        command = [sys.executable, "-m", "app", "embedding", "migrate", "--model", str(folder.resolve())]
+        done = subprocess.run(command, env=os.environ | environment_of_it, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise StackError(done.stderr.strip())
 
     def pids(self, *names: str) -> list[int]:
         """Return the process ids of programs that run, in no order."""
