@@ -180,7 +180,7 @@ def interval(differences: Sequence[NDArray[np.float64]], draws: int = DRAWS) -> 
 @click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--skip", multiple=True, help="A category of questions without an answer, left out; may be repeated.")
 @click.option(
-    "--model", type=click.Path(path_type=Path, exists=True, file_okay=False), help="A model's folder, instead of the shipped one."
+    "--model", type=click.Path(path_type=Path, exists=True, file_okay=False), help="A model's folder; the shipped one if absent."
 )
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write every question's recall there.")
 def main(folders: Sequence[Path], skip: Sequence[str], model: Path | None, json_file: Path | None) -> None:
