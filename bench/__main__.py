@@ -17,7 +17,7 @@ from bench import claims, drain, identity, ingest, latency, quality, reconcile, 
 from bench.figures import Figure
 from bench.machine import describe, load_average
 from bench.own_stack import OwnStack, running_stack
-from bench.report import TITLES, Run, to_json, to_markdown, to_table
+from bench.report import IN_ALL, TITLES, Run, to_json, to_markdown, to_table
 from bench.texts import long_texts, short_texts
 
 _SETTINGS: dict[str, dict[str, Any]] = {
@@ -39,7 +39,7 @@ def main(part: str, texts: Path | None, rounds: int, json_file: Path | None, mar
     loads: dict[str, float] = {}
     figures: dict[str, list[Figure]] = {}
     try:
-        for name in TITLES if part == "all" else (part,):
+        for name in IN_ALL if part == "all" else (part,):
             loads[name] = load_average()
             console.print(f"[bold]{TITLES[name]}[/bold] (load average {loads[name]:.1f})")
             with running_stack(lambda line: console.print(f"[dim]{line}[/dim]"), **_SETTINGS.get(name, {})) as stack:
@@ -73,6 +73,7 @@ def _measure(part: str, stack: OwnStack, texts: Path | None, rounds: int, consol
         "claims": lambda: claims.measure(stack, report),
         "scale": lambda: scale.measure(stack, short_texts(texts), rounds, report),
         "search": lambda: search.measure(stack, texts, report),
+        "million": lambda: search.measure_million(stack, report),
         "quality": lambda: quality.measure(stack, short_texts(texts), report),
         "identity": lambda: identity.measure(stack, report),
         "reconcile": lambda: reconcile.measure(stack, report),

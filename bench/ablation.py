@@ -179,9 +179,7 @@ def interval(differences: Sequence[NDArray[np.float64]], draws: int = DRAWS) -> 
 @click.command()
 @click.argument("folders", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option("--skip", multiple=True, help="A category of questions without an answer, left out; may be repeated.")
-@click.option(
-    "--model", type=click.Path(path_type=Path, exists=True, file_okay=False), help="A model's folder; the shipped one if absent."
-)
+@click.option("--model", type=click.Path(path_type=Path, exists=True, file_okay=False), help="A model's folder; the shipped one if absent.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write every question's recall there.")
 def main(folders: Sequence[Path], skip: Sequence[str], model: Path | None, json_file: Path | None) -> None:
     """Rank the same candidates with and without each ingredient, and say by how much the answers differ."""

@@ -1,6 +1,7 @@
 """Searches over a large memory: latency by kind of question, what the index misses against an exact scan, memory and disk."""
 
 import json
+import os
 import random
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -14,22 +15,18 @@ import psutil
 from numpy.typing import NDArray
 
 from app.embedding.encoder import load_encoder
-from app.errors import StackError
 from app.stack.programs import worker_names
 from bench.client import Client, ask_at_once
 from bench.figures import Figure, percentile, times
 from bench.own_stack import OwnStack
 from bench.texts import questions, short_texts
 
-EPISODES = 100_000
 AGENTS = 1_000
 LARGE_SHARE = 0.3
 """Of all episodes, those of one agent; the others share the rest evenly."""
 
 CLIENTS = (1, 10, 50)
 FILTERS = ("tag", "session", "month")
-TARGET_P99_MS = 100.0
-"""With ten clients."""
 TARGET_RECALL = 0.99
 
 _LARGE = "large"
@@ -38,6 +35,9 @@ _A_POST = 500
 _SEARCHES = 1_500
 _LATENCIES = len(CLIENTS) + len(FILTERS) + 1
 _RECALL_QUERIES = 200
+_REAL, _NOISE = 20_000, 0.33
+"""Real vectors that made ones are near, and how far from them, as a length."""
+_A_LOAD = 10_000
 _CANDIDATES = 200
 """What a search asks of the vector arm: app/search/service.py."""
 _NEVER_INDEX = 2**31 - 1
@@ -50,6 +50,19 @@ _NEAREST = """
 _RAW = """
     SELECT episode_id FROM nexus_memory.episode_chunks WHERE model_id = 1
     ORDER BY embedding::public.vector(384) OPERATOR(public.<=>) %s::public.vector LIMIT 10
+"""
+
+_FILL_EPISODES = """
+    INSERT INTO nexus_memory.zep_episodic_memory (agent_id, content, tags, session_id, "timestamp", embedding_sha256)
+    SELECT %s, e ->> 'content', ARRAY[e -> 'tags' ->> 0], e ->> 'session_id', (e ->> 'occurred_at')::timestamptz,
+           nexus_memory.encoder_input_sha256(NULL, e ->> 'content')
+    FROM json_array_elements(%s::json) WITH ORDINALITY AS j (e, position) ORDER BY j.position RETURNING seq
+"""
+_FILL_CHUNKS = """
+    INSERT INTO nexus_memory.episode_chunks
+        (episode_id, model_id, chunk_no, agent_id, char_start, char_end, input_sha256, embedding, vector_sha256)
+    SELECT e.episode_id, 1, 0, e.agent_id, 0, char_length(e.content), e.input_sha256, l.vector, sha256(public.vector_send(l.vector))
+    FROM unnest(%s::bigint[], %s::public.vector[]) AS l (seq, vector) JOIN nexus_memory.zep_episodic_memory e ON e.seq = l.seq
 """
 
 Report = Callable[[str], None]
@@ -66,49 +79,167 @@ class Question:
 
 
 def measure(stack: OwnStack, texts: Path | None, report: Report) -> list[Figure]:
-    """Return the figures of searches over EPISODES episodes of AGENTS agents, embedded by the stack's own workers.
+    """Return the figures of searches over 100,000 episodes of AGENTS agents, embedded by the stack's own workers.
 
     Args:
         stack: Idle and empty.
         texts: What is stored, as short_texts() reads it.
         report: Is told of each result.
     """
-    stored = short_texts(texts, EPISODES)
-    asked = questions(stored, _RECALL_QUERIES + _LATENCIES * _SEARCHES)
+    stored = short_texts(texts, 100_000)
     started = time.monotonic()
-    for agent_id, mine in _shares(stored):
-        _store(stack, agent_id, mine)
+    for agent_id, numbers in _shares(len(stored)):
+        with Client(stack.url, stack.headers | {"X-Agent-Id": agent_id}) as client:
+            for start in numbers[::_A_POST]:
+                some = range(start, min(start + _A_POST, numbers.stop))
+                client.post("/memory/actions", {"items": [_episode(number, stored[number]) for number in some]})
     acknowledged = time.monotonic() - started
     stack.wait_until_searchable()
     report(f"{len(stored):,} episodes stored in {acknowledged:.0f} s, searchable after {time.monotonic() - started:.0f} s")
     stack.stop("dispatcher", "beat", *worker_names(stack.settings))
-    with stack.connect().cursor() as cursor:
-        cursor.execute("VACUUM (ANALYZE)")
-        vectors = load_encoder("", "auto", 1).encode_documents(asked[:_RECALL_QUERIES])
-        figures = [*_recalls(cursor, asked[:_RECALL_QUERIES], vectors, report), *_raw(cursor, vectors, report)]
-        figures += _latencies(stack, asked[_RECALL_QUERIES:], report)
-        cursor.execute("SELECT pg_database_size(current_database()), pg_relation_size('nexus_memory.ix_episode_chunks_embedding_model_1')")
-        size, index = cursor.fetchone() or (0, 0)
-    note = f"{index / len(stored) / 1024:.1f} KiB of it the HNSW index"
-    figures.append(Figure("disk per episode", size / len(stored) / 1024, "KiB", better="smaller", note=note))
-    figures.append(Figure("resident memory of one API process, the largest", _largest_api(stack), "MiB", better="smaller"))
-    return figures
+    return _Contest(stack, stored, 100.0, report).measure()
 
 
-def _shares(texts: Sequence[str]) -> Iterator[tuple[str, Sequence[str]]]:
-    large = int(len(texts) * LARGE_SHARE)
-    yield _LARGE, texts[:large]
-    each = (len(texts) - large) // (AGENTS - 1)
+def measure_million(stack: OwnStack, report: Report) -> list[Figure]:
+    """Return the same figures over 1,000,000 episodes whose vectors are made: each is near that of a real text, of which there are fewer.
+
+    Args:
+        stack: Idle and empty.
+        report: Is told of each result.
+    """
+    stack.stop("dispatcher", "beat", *worker_names(stack.settings))
+    stored = short_texts(None, 1_000_000)
+    started = time.monotonic()
+    real = load_encoder("", "auto", os.cpu_count() or 1).encode_documents(stored[:_REAL])
+    chance = np.random.default_rng(5)
+    connection = stack.connect()
+    with connection.cursor() as cursor:
+        index = stack.value("SELECT indexdef FROM pg_indexes WHERE indexname = 'ix_episode_chunks_embedding_model_1'")
+        cursor.execute("DROP INDEX nexus_memory.ix_episode_chunks_embedding_model_1")
+        cursor.execute("SET session_replication_role = replica")
+        for agent_id, numbers in _shares(len(stored)):
+            for start in numbers[::_A_LOAD]:
+                some = range(start, min(start + _A_LOAD, numbers.stop))
+                _load(connection, agent_id, [_episode(number, stored[number]) for number in some], _near(real, len(some), chance))
+        report(f"{len(stored):,} episodes loaded in {time.monotonic() - started:.0f} s")
+        cursor.execute("SET maintenance_work_mem = '4GB'; SET max_parallel_maintenance_workers = 2")
+        started = time.monotonic()
+        cursor.execute(index)
+    built = Figure("building the HNSW index anew", time.monotonic() - started, "s", better="smaller")
+    report(f"the index is built in {built.value:.0f} s")
+    return [*_Contest(stack, stored, 200.0, report).measure(), built]
+
+
+def _near(real: NDArray[np.float32], count: int, chance: np.random.Generator) -> NDArray[np.float32]:
+    """Return unit vectors with a cosine of about 0.95 to real ones chosen at random."""
+    noise = chance.standard_normal((count, real.shape[1])) * (_NOISE / np.sqrt(real.shape[1]))
+    found = real[chance.integers(0, len(real), count)] + noise
+    unit: NDArray[np.float32] = (found / np.linalg.norm(found, axis=1, keepdims=True)).astype(np.float32)
+    return unit
+
+
+def _load(connection: Any, agent_id: str, episodes: Sequence[Mapping[str, Any]], vectors: NDArray[np.float32]) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(_FILL_EPISODES, (agent_id, json.dumps(episodes)))
+        seqs = [row[0] for row in cursor.fetchall()]
+        cursor.execute(_FILL_CHUNKS, (seqs, list(map(_literal, vectors))))
+
+
+class _Contest:
+    """Asks a filled and idle stack.
+
+    Args:
+        stack: Its workers are stopped.
+        stored: The texts it holds, in the order of _shares().
+        target_p99_ms: With ten clients.
+        report: Is told of each result.
+    """
+
+    def __init__(self, stack: OwnStack, stored: Sequence[str], target_p99_ms: float, report: Report) -> None:
+        self._stack = stack
+        self._episodes = len(stored)
+        self._asked = questions(stored, _RECALL_QUERIES + _LATENCIES * _SEARCHES)
+        self._target_p99_ms = target_p99_ms
+        self._report = report
+
+    def measure(self) -> list[Figure]:
+        """Return recalls, latencies, disk and memory."""
+        with self._stack.connect().cursor() as cursor:
+            cursor.execute("VACUUM (ANALYZE)")
+            asked = self._asked[:_RECALL_QUERIES]
+            vectors = load_encoder("", "auto", 1).encode_documents(asked)
+            figures = [*self._recalls(cursor, asked, vectors), *self._raw(cursor, vectors), *self._latencies()]
+            cursor.execute(
+                "SELECT pg_database_size(current_database()), pg_relation_size('nexus_memory.ix_episode_chunks_embedding_model_1')"
+            )
+            size, index = cursor.fetchone() or (0, 0)
+        note = f"{index / self._episodes / 1024:.1f} KiB of it the HNSW index"
+        figures.append(Figure("disk per episode", size / self._episodes / 1024, "KiB", better="smaller", note=note))
+        figures.append(Figure("resident memory of one API process, the largest", _largest_api(self._stack), "MiB", better="smaller"))
+        return figures
+
+    def _questions(self, texts: Sequence[str], kind: str, *, only_large: bool = False) -> list[Question]:
+        """Return as many questions as texts: three in ten to the large agent, as its share of all episodes is, or all of them."""
+        chance = random.Random(7)
+        large, small = int(self._episodes * LARGE_SHARE), int(self._episodes * (1 - LARGE_SHARE)) // (AGENTS - 1)
+        found = []
+        for text in texts:
+            is_large = only_large or chance.random() < LARGE_SHARE
+            agent_id = _LARGE if is_large else f"agent-{chance.randrange(AGENTS - 1)}"
+            found.append(Question(agent_id, text, _filters(kind, chance, large if is_large else small)))
+        return found
+
+    def _latencies(self) -> list[Figure]:
+        """Return latencies of hybrid searches; every query is new to the service."""
+        runs = [
+            *((f"any agent, {clients} client{'s' if clients > 1 else ''}", clients, "none", False) for clients in CLIENTS),
+            *((f"any agent, a {kind}, 10 clients", 10, kind, False) for kind in FILTERS),
+            (f"the agent with {LARGE_SHARE:.0%}, 10 clients", 10, "none", True),
+        ]
+        figures: list[Figure] = []
+        for (name, clients, kind, only_large), start in zip(runs, range(_RECALL_QUERIES, len(self._asked), _SEARCHES), strict=True):
+            questions_of_run = self._questions(self._asked[start : start + _SEARCHES], kind, only_large=only_large)
+            seconds = ask_at_once(self._stack.url, self._stack.headers, questions_of_run, clients, _ask)
+            figures += times(name, seconds, (None, self._target_p99_ms if clients == 10 else None))
+            self._report(", ".join(f"{figure.name} {figure.value:.1f} ms" for figure in figures[-2:]))
+        return figures
+
+    def _recalls(self, cursor: Any, asked: Sequence[str], vectors: NDArray[np.float32]) -> list[Figure]:
+        """Return the share of the ten nearest of an exact scan that the vector arm finds, by filter, and for the large agent alone."""
+        figures = []
+        for kind in ("none", *FILTERS):
+            for only_large in (False, True):
+                questions_of_run = self._questions(asked, kind, only_large=only_large)
+                found = [_recall(cursor, question, vector) for question, vector in zip(questions_of_run, vectors, strict=True)]
+                shares = [share for share in found if share is not None]
+                whose = f"the agent with {LARGE_SHARE:.0%}" if only_large else "any agent"
+                name = f"recall@10, {whose}, {'no filter' if kind == 'none' else 'a ' + kind}"
+                note = f"{len(shares)} queries, the worst {min(shares):.2f}"
+                figures.append(Figure(name, sum(shares) / len(shares), "", TARGET_RECALL, note=note))
+                self._report(f"{name}: {figures[-1].value:.4f} ({note})")
+        return figures
+
+    def _raw(self, cursor: Any, vectors: NDArray[np.float32]) -> list[Figure]:
+        """Return what a bare query of the index takes, over all agents' rows together and without a filter."""
+        cursor.execute("SET hnsw.ef_search = 200")
+        seconds = []
+        for vector in vectors:
+            began = time.perf_counter()
+            cursor.execute(_RAW, (_literal(vector),))
+            cursor.fetchall()
+            seconds.append(time.perf_counter() - began)
+        self._report(f"a bare query of the index: {percentile(seconds, 0.5) * 1000:.1f} ms")
+        return times("bare query of the HNSW index, one client", seconds)
+
+
+def _shares(episodes: int) -> Iterator[tuple[str, range]]:
+    """Yield each agent with the numbers of its episodes."""
+    large = int(episodes * LARGE_SHARE)
+    yield _LARGE, range(large)
+    each = (episodes - large) // (AGENTS - 1)
     for number in range(AGENTS - 1):
         first = large + number * each
-        yield f"agent-{number}", texts[first : first + each if number < AGENTS - 2 else len(texts)]
-
-
-def _store(stack: OwnStack, agent_id: str, texts: Sequence[str]) -> None:
-    with Client(stack.url, stack.headers | {"X-Agent-Id": agent_id}) as client:
-        for start in range(0, len(texts), _A_POST):
-            items = [_episode(number, text) for number, text in enumerate(texts[start : start + _A_POST], start)]
-            client.post("/memory/actions", {"items": items})
+        yield f"agent-{number}", range(first, first + each if number < AGENTS - 2 else episodes)
 
 
 def _episode(number: int, text: str) -> dict[str, Any]:
@@ -128,64 +259,9 @@ def _filters(kind: str, chance: random.Random, held: int) -> Filters:
     return {}
 
 
-def _questions(texts: Sequence[str], kind: str, *, only_large: bool = False) -> list[Question]:
-    """Return as many questions as texts: three in ten to the large agent, as its share of all episodes is, or all of them."""
-    chance = random.Random(7)
-    large, small = int(EPISODES * LARGE_SHARE), int(EPISODES * (1 - LARGE_SHARE)) // (AGENTS - 1)
-    found = []
-    for text in texts:
-        is_large = only_large or chance.random() < LARGE_SHARE
-        agent_id = _LARGE if is_large else f"agent-{chance.randrange(AGENTS - 1)}"
-        found.append(Question(agent_id, text, _filters(kind, chance, large if is_large else small)))
-    return found
-
-
-def _latencies(stack: OwnStack, asked: list[str], report: Report) -> list[Figure]:
-    """Return latencies of hybrid searches; every query is new to the service."""
-    runs = [
-        *((f"any agent, {clients} client{'s' if clients > 1 else ''}", clients, "none", False) for clients in CLIENTS),
-        *((f"any agent, a {kind}, 10 clients", 10, kind, False) for kind in FILTERS),
-        (f"the agent with {LARGE_SHARE:.0%}, 10 clients", 10, "none", True),
-    ]
-    figures: list[Figure] = []
-    for name, clients, kind, only_large in runs:
-        figures += _latency(stack, name, _questions(_take(asked), kind, only_large=only_large), clients)
-        report(", ".join(f"{figure.name} {figure.value:.1f} ms" for figure in figures[-2:]))
-    return figures
-
-
-def _take(asked: list[str]) -> list[str]:
-    taken = asked[-_SEARCHES:]
-    del asked[-_SEARCHES:]
-    if len(taken) < _SEARCHES:
-        raise StackError("there are too few texts to ask with")
-    return taken
-
-
-def _latency(stack: OwnStack, name: str, questions: Sequence[Question], clients: int) -> list[Figure]:
-    seconds = ask_at_once(stack.url, stack.headers, questions, clients, _ask)
-    return times(name, seconds, (None, TARGET_P99_MS if clients == 10 else None))
-
-
 def _ask(client: Client, question: Question) -> None:
     body = {"query": question.text, "limit": 10, "agent_id": question.agent_id, "filters": dict(question.filters)}
     client.post("/memory/search", body)
-
-
-def _recalls(cursor: Any, asked: Sequence[str], vectors: NDArray[np.float32], report: Report) -> list[Figure]:
-    """Return the share of the ten nearest of an exact scan that the vector arm finds, by filter, and for the large agent alone."""
-    figures = []
-    for kind in ("none", *FILTERS):
-        for only_large in (False, True):
-            questions = _questions(asked, kind, only_large=only_large)
-            found = [_recall(cursor, question, vector) for question, vector in zip(questions, vectors, strict=True)]
-            shares = [share for share in found if share is not None]
-            whose = f"the agent with {LARGE_SHARE:.0%}" if only_large else "any agent"
-            name = f"recall@10, {whose}, {'no filter' if kind == 'none' else 'a ' + kind}"
-            note = f"{len(shares)} queries, the worst {min(shares):.2f}"
-            figures.append(Figure(name, sum(shares) / len(shares), "", TARGET_RECALL, note=note))
-            report(f"{name}: {figures[-1].value:.4f} ({note})")
-    return figures
 
 
 def _recall(cursor: Any, question: Question, vector: NDArray[np.float32]) -> float | None:
@@ -196,19 +272,6 @@ def _recall(cursor: Any, question: Question, vector: NDArray[np.float32]) -> flo
     cursor.execute(_NEAREST.replace("%s, %s::jsonb, %s)", "%s, %s::jsonb)"), (literal, _CANDIDATES, filters))
     found = list(dict.fromkeys(row[0] for row in cursor.fetchall()))[:10]
     return len(exact & set(found)) / len(exact) if exact else None
-
-
-def _raw(cursor: Any, vectors: NDArray[np.float32], report: Report) -> list[Figure]:
-    """Return what a bare query of the index takes, over all agents' rows together and without a filter."""
-    cursor.execute("SET hnsw.ef_search = 200")
-    seconds = []
-    for vector in vectors:
-        began = time.perf_counter()
-        cursor.execute(_RAW, (_literal(vector),))
-        cursor.fetchall()
-        seconds.append(time.perf_counter() - began)
-    report(f"a bare query of the index: {percentile(seconds, 0.5) * 1000:.1f} ms")
-    return times("bare query of the HNSW index, one client", seconds)
 
 
 def _literal(vector: NDArray[np.float32]) -> str:
