@@ -1,6 +1,6 @@
-"""Search by vector takes the cheaper of index and scan for each agent, and joins only what is nearest.
+"""Search by vector takes the cheaper of index and scan for each agent and joins only what is nearest; turns are read in one go.
 
-Older code goes on: the function's name, arguments and answer are as before.
+Older code goes on: names, arguments and answers of the functions are as before.
 
 Revision ID: 0015
 Revises: 0014
@@ -15,10 +15,10 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Replace the function."""
-    replace_as_definer("function_search_by_vector_v2")
+    """Replace the functions."""
+    replace_as_definer("function_search_by_vector_v2", "function_turns_of_v2")
 
 
 def downgrade() -> None:
-    """Put back the one of before."""
-    replace_as_definer("function_search_by_vector_v1")
+    """Put back those of before."""
+    replace_as_definer("function_turns_of_v1", "function_search_by_vector_v1")

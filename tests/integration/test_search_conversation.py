@@ -1,5 +1,6 @@
 """Search looks at the conversation around what it found: over real PostgreSQL, within the agent and its filters."""
 
+import random
 from datetime import UTC, datetime, timedelta
 
 from app.bootstrap import Services
@@ -44,6 +45,28 @@ def test_conversations_of_other_agents_are_not_looked_at(services: Services, wor
     sql("SELECT set_config('app.current_agent_id', 'alice', false)")
     turns = "SELECT episode_id::text, previous_id::text, following_id::text FROM nexus_memory.turns_of(%s::uuid[]) ORDER BY 1"
     assert {row[0]: row[1:] for row in sql(turns, [ours[0], *theirs])} == {ours[0]: (None, ours[1]), ours[1]: (ours[0], ours[2])}
+
+
+def test_turns_and_their_neighbours_are_those_of_the_sessions_order(services: Services, sql: Sql) -> None:
+    """Sessions that are interleaved, times that repeat and run backward, turns without a session, any subset asked for."""
+    chance = random.Random(4)
+    start = datetime(2026, 5, 1, tzinfo=UTC)
+    told = [(chance.choice(["s", "t", "u", None]), chance.randrange(12)) for _ in range(60)]
+    episodes = [
+        new_episode(f"turn {n}", session_id=session, occurred_at=start + timedelta(days=day)) for n, (session, day) in enumerate(told)
+    ]
+    ids = [str(receipt.episode_id) for receipt in services.episodes.store_many("alice", episodes)]
+    places: dict[str, tuple[str | None, str | None]] = {ids[n]: (None, None) for n, (session, _) in enumerate(told) if session is None}
+    for session in ("s", "t", "u"):
+        row = [ids[n] for _, n in sorted((day, n) for n, (of, day) in enumerate(told) if of == session)]
+        places |= {each: place for each, *place in zip(row, [None, *row], [*row[1:], None], strict=False)}  # type: ignore[misc]
+    sql("SELECT set_config('app.current_agent_id', 'alice', false)")
+    for size in (1, 3, 10, 60):
+        asked = chance.sample(ids, size)
+        found = sql("SELECT episode_id::text, previous_id::text, following_id::text FROM nexus_memory.turns_of(%s::uuid[])", asked)
+        wanted = {each for one in asked for each in (one, *places[one]) if each is not None}
+        assert {row[0]: list(row[1:]) for row in found} == {each: list(places[each]) for each in wanted}
+        assert len(found) == len(wanted), "a turn came twice"
 
 
 def test_turns_are_found_through_the_index_of_sessions(services: Services, sql: Sql) -> None:
