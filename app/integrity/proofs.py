@@ -147,6 +147,17 @@ def head_to_json(signed: SignedHead) -> dict[str, Any]:
     }
 
 
+def _whole(value: Any) -> int:
+    """Return a whole number as JSON writes one: 1.0, true and "1" are other values than the service gave.
+
+    Raises:
+        TypeError: It is none.
+    """
+    if type(value) is not int:
+        raise TypeError(f"{value!r} is no whole number")
+    return value
+
+
 def head_from_json(value: Mapping[str, Any]) -> SignedHead:
     """Return the head that a JSON object is.
 
@@ -155,10 +166,10 @@ def head_from_json(value: Mapping[str, Any]) -> SignedHead:
     """
     try:
         head = Head(
-            range_no=int(value["range_no"]),
-            first_ledger_seq=int(value["first_ledger_seq"]),
-            last_ledger_seq=int(value["last_ledger_seq"]),
-            void_count=int(value["void_count"]),
+            range_no=_whole(value["range_no"]),
+            first_ledger_seq=_whole(value["first_ledger_seq"]),
+            last_ledger_seq=_whole(value["last_ledger_seq"]),
+            void_count=_whole(value["void_count"]),
             merkle_root=bytes.fromhex(value["merkle_root"]),
             tree_root=bytes.fromhex(value["tree_root"]),
             previous_sha256=bytes.fromhex(value["previous_sha256"]),
@@ -198,13 +209,13 @@ def check_receipt(receipt: Mapping[str, Any], proof: Mapping[str, Any], heads: S
         leaf = ledger_leaf(
             UUID(hex=str(receipt["nonce"])),
             UUID(str(receipt["episode_id"])),
-            int(receipt["version"]),
+            _whole(receipt["version"]),
             bytes.fromhex(receipt["content_sha256"]),
         )
-        ledger_seq, event = int(proof["ledger_seq"]), str(proof["event"])
+        ledger_seq, event = _whole(proof["ledger_seq"]), str(proof["event"])
         range_path = [bytes.fromhex(found) for found in proof["range_path"]]
         tree_path = [bytes.fromhex(found) for found in proof["tree_path"]]
-        range_no = int(proof["head"]["range_no"])
+        range_no = _whole(proof["head"]["range_no"])
         entry = merkle.leaf_hash(entry_bytes(ledger_seq, event, leaf))
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         return "the receipt or its proof is malformed"

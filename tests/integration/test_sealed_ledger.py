@@ -15,7 +15,7 @@ from app.errors import Conflict, NotFound
 from app.integrity import heads as heads_module
 from app.integrity import merkle, sealing
 from app.integrity.heads import check_chain
-from app.integrity.proofs import check_receipt, proof_to_json
+from app.integrity.proofs import check_receipt, head_from_json, head_to_json, proof_to_json
 from app.integrity.sealing import SealingService
 from tests.factories.receipts import as_json, store
 from tests.factories.statements import Sql
@@ -269,3 +269,18 @@ def test_forged_receipts_are_refused(services: Services, sealer: SealingService)
     for forged in forgeries:
         assert check_receipt(as_json(first), forged, found) is not None
     assert check_receipt(as_json(second), proof, found) is not None
+
+
+def test_numbers_that_are_none_are_refused_without_a_database_too(services: Services, sealer: SealingService) -> None:
+    """1.0, true and "1" are equal to 1 for Python, and other values than the service gave."""
+    (receipt,) = store(services, 1)
+    sealer.seal(everything=True)
+    proof = json.loads(json.dumps(proof_to_json(services.proofs.prove(None, receipt.episode_id)), default=str))
+    found = services.proofs.heads().heads
+    head = json.loads(json.dumps(head_to_json(found[0]), default=str))
+    assert (head_from_json(head), check_receipt(as_json(receipt), proof, found)) == (found[0], None)
+    for wrong in (1.0, True, "1"):
+        assert check_receipt(as_json(receipt) | {"version": wrong}, proof, found) == "the receipt or its proof is malformed"
+        assert check_receipt(as_json(receipt), proof | {"ledger_seq": wrong}, found) == "the receipt or its proof is malformed"
+        with pytest.raises(ValueError, match="not a head"):
+            head_from_json(head | {"last_ledger_seq": wrong})
