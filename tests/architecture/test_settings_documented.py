@@ -3,7 +3,7 @@
 import re
 from pathlib import Path
 
-from app.config import Settings
+from app.config import ALL_SECRETS, RABBITMQ_SECRET, Settings
 
 ROOT = Path(__file__).resolve().parents[2]
 FIELDS = {name.upper() for name in Settings.model_fields}
@@ -23,3 +23,8 @@ def test_reference_names_every_setting_and_no_other() -> None:
 
 def test_every_setting_says_what_it_is() -> None:
     assert [name for name, field in Settings.model_fields.items() if not (field.description or "").endswith(".")] == []
+
+
+def test_every_secret_file_is_described() -> None:
+    text = (ROOT / "secrets" / "README.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"^\| `(\w+)\.txt` \|", text, flags=re.MULTILINE)) == {*ALL_SECRETS, RABBITMQ_SECRET}
