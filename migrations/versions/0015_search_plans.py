@@ -1,4 +1,4 @@
-"""Search by vector takes the cheaper of index and scan for each agent and joins only what is nearest; words are sought rarest first.
+"""Search by vector takes the cheaper of index and scan for each agent and joins only what is nearest; turns are read in one go.
 
 Older code goes on: names, arguments and answers of the functions are as before.
 
@@ -16,9 +16,9 @@ depends_on = None
 
 def upgrade() -> None:
     """Replace the functions."""
-    replace_as_definer("function_search_by_vector_v2", "function_search_by_words_v2", "function_turns_of_v2")
+    replace_as_definer("function_search_by_vector_v2", "function_turns_of_v2")
 
 
 def downgrade() -> None:
     """Put back those of before."""
-    replace_as_definer("function_turns_of_v1", "function_search_by_words_v1", "function_search_by_vector_v1")
+    replace_as_definer("function_turns_of_v1", "function_search_by_vector_v1")
