@@ -99,8 +99,8 @@ class Contest:
                 self._store(conversation + _SILENT, episodes, has_actor=False)
         stack.wait_until_searchable()
         services = build_services(stack.settings)
-        services.search.start_loading()
         self._database, self._encoder = services.database, services.search._encoder
+        self._encoder.models(patience_seconds=120)
         self._cursor = stack.connect().cursor()
 
     def ways(self) -> dict[str, Callable[[Question], Ids]]:
