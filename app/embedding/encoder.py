@@ -10,7 +10,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from app.embedding.chunking import Chunker, pool, untruncated
+from app.embedding.chunking import Chunk, Chunker, pool, untruncated
 from app.embedding.models import EmbeddingModel
 from app.embedding.precision import Measurement, Precision, choose_precision
 from app.embedding.weights import Weights, find_weights, go_offline, other_model
@@ -116,20 +116,8 @@ class Encoder:
         """
         chunks = [self._query_chunker.chunk(None, text)[:QUERY_CHUNKS] for text in texts]
         vectors = self.encode_documents([chunk.text for of_text in chunks for chunk in of_text])
-        if len(vectors) == len(texts):
-            return vectors
-        ends = list(accumulate(map(len, chunks)))
-        return np.stack(
-            [
-                pool(vectors[end - len(of_text) : end], [chunk.char_end - chunk.char_start for chunk in of_text])
-                for of_text, end in zip(chunks, ends, strict=True)
-            ]
-        )
-
-    def encode_query(self, text: str) -> NDArray[np.float32]:
-        """Return the unit vector of a query, shape (dimensions,), as encode_queries() makes it."""
-        vector: NDArray[np.float32] = self.encode_queries([text])[0]
-        return vector
+        ends = accumulate(map(len, chunks))
+        return np.stack([_of_one(vectors[end - len(of_text) : end], of_text) for of_text, end in zip(chunks, ends, strict=True)])
 
     def _forward(self, tokens: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         """Return the vectors of one batch, pooled and normalised in float32 whatever the transformer computes in.
@@ -155,6 +143,14 @@ class Encoder:
                 features = module(features)
             vectors: NDArray[np.float32] = features["sentence_embedding"].numpy()
         return vectors
+
+
+def _of_one(vectors: NDArray[np.float32], chunks: Sequence[Chunk]) -> NDArray[np.float32]:
+    """Return the vector of a text from those of its chunks; a lone chunk's stands for it as it is, be the text empty."""
+    if len(chunks) == 1:
+        lone: NDArray[np.float32] = vectors[0]
+        return lone
+    return pool(vectors, [chunk.char_end - chunk.char_start for chunk in chunks])
 
 
 def require_model(encoder: Encoder, model: EmbeddingModel) -> Encoder:

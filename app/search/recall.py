@@ -11,7 +11,7 @@ _log = structlog.get_logger(__name__)
 
 _MOST = 10
 _EXACT_BELOW = 10_000
-"""Chunks below which a search scans an agent's vectors exactly: the same number stands in search_by_vector()."""
+"""Chunks below which search_by_vector() never asks the index, so that there is nothing to compare."""
 
 _NEVER_INDEX, _ALWAYS_INDEX = 2**31 - 1, 1
 _LOW = 0.95

@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +17,7 @@ import pytest
 import structlog
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from app.embedding.chunking import Chunker, pool
 from app.embedding.encoder import BATCH_ROWS, BATCH_TOKENS, Encoder, EncodingFault, _batches, load_encoder
@@ -32,6 +34,12 @@ SENTENCES = [
     "🎉🎉",
 ]
 LONG = " ".join(f"Paragraph {i} is about the maintenance of the northern lighthouse and its keeper." for i in range(400))
+
+
+def encoded_as_query(encoder: Encoder, text: str) -> NDArray[np.float32]:
+    """Return the vector of a lone query."""
+    vector: NDArray[np.float32] = encoder.encode_queries([text])[0]
+    return vector
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +67,7 @@ def test_rows_belong_to_their_texts_whatever_the_order(fp32: Encoder) -> None:
     order = np.random.default_rng(7).permutation(len(SENTENCES))
     assert fp32.encode_documents([SENTENCES[i] for i in order]) == pytest.approx(vectors[order], abs=1e-5)
     for row, text in enumerate(SENTENCES):
-        assert fp32.encode_query(text) == pytest.approx(vectors[row], abs=1e-5), text
+        assert encoded_as_query(fp32, text) == pytest.approx(vectors[row], abs=1e-5), text
 
 
 def test_vectors_equal_those_of_sentence_transformers(fp32: Encoder) -> None:
@@ -105,7 +113,7 @@ def test_text_beyond_the_limit_is_refused_by_index_and_never_cut(fp32: Encoder) 
 
 def test_every_token_up_to_the_limit_counts(fp32: Encoder) -> None:
     full = "word " * 253
-    assert fp32.encode_query(full + "apple") @ fp32.encode_query(full + "treaty") < 0.99999
+    assert encoded_as_query(fp32, full + "apple") @ encoded_as_query(fp32, full + "treaty") < 0.99999
 
 
 def test_chunks_fit_the_model_and_their_last_sentence_matters(fp32: Encoder) -> None:
@@ -122,14 +130,22 @@ def test_long_query_is_pooled_from_its_first_chunks(fp32: Encoder) -> None:
     chunks = Chunker(fp32.tokenizer, fp32.max_tokens).chunk(None, LONG)
     assert len(chunks) > 8
     head = LONG[: chunks[7].char_end]
-    assert fp32.encode_query(LONG) == pytest.approx(fp32.encode_query(head), abs=0.02)
-    assert np.linalg.norm(fp32.encode_query(LONG)) == pytest.approx(1, abs=1e-5)
+    assert encoded_as_query(fp32, LONG) == pytest.approx(encoded_as_query(fp32, head), abs=0.02)
+    assert np.linalg.norm(encoded_as_query(fp32, LONG)) == pytest.approx(1, abs=1e-5)
+
+
+def test_long_and_short_queries_together_are_each_what_they_are_alone(fp32: Encoder) -> None:
+    queries = ["where is the keeper?", LONG, "", LONG[len(LONG) // 2 :], "the lighthouse"]
+    together = fp32.encode_queries(queries)
+    assert together.shape == (5, 384)
+    for query, vector in zip(queries, together, strict=True):
+        assert vector == pytest.approx(encoded_as_query(fp32, query), abs=1e-5)
 
 
 def test_threads_share_one_encoder(fp32: Encoder) -> None:
     expected = fp32.encode_documents(SENTENCES)
     with ThreadPoolExecutor(8) as threads:
-        found = list(threads.map(fp32.encode_query, SENTENCES * 3))
+        found = list(threads.map(partial(encoded_as_query, fp32), SENTENCES * 3))
     assert np.array(found) == pytest.approx(np.tile(expected, (3, 1)), abs=1e-5)
 
 
@@ -189,7 +205,7 @@ def test_loading_prints_nothing_and_opens_no_connection(tmp_path: Path) -> None:
         "socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse\n"
         "structlog.configure(logger_factory=structlog.ReturnLoggerFactory())\n"
         "from app.embedding.encoder import load_encoder\n"
-        "assert load_encoder('', 'fp32', 1).encode_query('hello').shape == (384,)\n"
+        "assert load_encoder('', 'fp32', 1).encode_queries(['hello']).shape == (1, 384)\n"
     )
     environment = {key: value for key, value in os.environ.items() if not key.startswith(("HF_", "TRANSFORMERS_"))}
     done = subprocess.run(

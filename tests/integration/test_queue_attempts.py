@@ -253,7 +253,7 @@ def test_vectors_go_to_the_texts_they_were_made_of(services: Services, workshop:
     assert workshop.drain() == 64
     for episode_id, content in zip(ids, contents, strict=True):
         stored = np.array(sql.one("SELECT embedding::real[] FROM nexus_memory.zep_episodic_memory WHERE episode_id = %s", str(episode_id)))
-        assert float(stored @ encoder.encode_query(content)) > 0.9999
+        assert float(stored @ encoder.encode_queries([content])[0]) > 0.9999
 
 
 def test_long_episode_has_a_vector_for_every_part(services: Services, workshop: Workshop, encoder: FakeEncoder, sql: Sql) -> None:
@@ -273,7 +273,7 @@ def test_long_episode_has_a_vector_for_every_part(services: Services, workshop: 
         assert following[1] <= one[2], "characters between two chunks were left out"
     for _, start, end, vector, is_intact in spans:
         assert is_intact
-        assert float(np.array(vector) @ encoder.encode_query(content[start:end])) > 0.9999
+        assert float(np.array(vector) @ encoder.encode_queries([content[start:end]])[0]) > 0.9999
 
 
 def test_lease_is_renewed_while_a_slow_batch_encodes(
