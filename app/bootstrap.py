@@ -114,7 +114,7 @@ def build_services(settings: Settings, load: LoadEncoder | None = None) -> Servi
             return embedding_repository.models_in_use(connection)
 
     # One thread a query: several requests are encoded at once, and must not fight over the cores.
-    encoder = QueryEncoder(load or _loader(settings, 1), read_models)
+    encoder = QueryEncoder(load or _loader(settings, 1), read_models, passes=settings.query_passes)
     reranker = Reranker(settings.reranker_model, settings.reranker_candidates) if settings.reranker_model else None
     search = SearchService(database, encoder, reranker)
     integrity = IntegrityService(database)

@@ -186,6 +186,11 @@ class Settings(BaseSettings):
         """Threads of torch in each worker: chosen, or the cores that this process may use, shared among the most workers that run."""
         return self.embedding_threads or max(1, len(os.sched_getaffinity(0)) // self.worker_bounds[1])
 
+    @property
+    def query_passes(self) -> int:
+        """Queries' forward passes, of one thread each, that an API process runs at once: its share of the cores."""
+        return max(1, len(os.sched_getaffinity(0)) // self.api_processes)
+
     def secret_path(self, name: str) -> Path:
         """Return the file that holds the named secret."""
         override: Path | None = getattr(self, f"{name}_file")

@@ -30,6 +30,7 @@ class QueryEncoder:
         load: Loads the encoder of a model; takes seconds.
         read_models: Asks the database which models are in use; None when it names none.
         look_seconds: How often it is asked.
+        passes: How many forward passes of a model run at once.
     """
 
     def __init__(
@@ -37,10 +38,12 @@ class QueryEncoder:
         load: Callable[[EmbeddingModel], Encoder],
         read_models: Callable[[], ModelsInUse | None],
         look_seconds: float = LOOK_SECONDS,
+        passes: int = 1,
     ) -> None:
         self._load = load
         self._read_models = read_models
         self._look_seconds = look_seconds
+        self._passes = passes
         self._loaded = threading.Event()
         self._started = threading.Lock()
         self._stopped = threading.Event()
@@ -94,7 +97,7 @@ class QueryEncoder:
 
     def _load_one(self, model: EmbeddingModel) -> None:
         try:
-            self._encoders[model.model_id] = QueryBatcher(require_model(self._load(model), model))
+            self._encoders[model.model_id] = QueryBatcher(require_model(self._load(model), model), self._passes)
         except NexusError as error:
             self._problem = error.message
             self._refused[model.model_id] = time.monotonic()

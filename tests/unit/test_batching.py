@@ -70,6 +70,30 @@ def test_query_that_cannot_be_encoded_fails_alone() -> None:
     assert asked_together(encoder, ["a", "poison", "ccc"]) == [5.0, 1.0, "ValueError: poison", 3.0]
 
 
+def test_as_many_passes_run_at_once_as_there_are_turns() -> None:
+    """The second pass goes by the first, which stands still; whoever comes then waits for neither."""
+    encoder = Encoder()
+    batcher = QueryBatcher(encoder, passes=2)  # type: ignore[arg-type]
+    with ThreadPoolExecutor(1) as threads:
+        first = threads.submit(outcome, batcher, "first")
+        assert encoder.began.wait(10)
+        assert (outcome(batcher, "a"), outcome(batcher, "bb")) == (1.0, 2.0)
+        assert not first.done()
+        encoder.may_go_on.set()
+        assert first.result(10) == 5.0
+
+
+def test_hundreds_of_queries_of_many_threads_each_get_their_own_vector() -> None:
+    encoder = Encoder()
+    encoder.may_go_on.set()
+    batcher = QueryBatcher(encoder, passes=3)  # type: ignore[arg-type]
+    queries = ["q" * (1 + n % 90) for n in range(900)]
+    with ThreadPoolExecutor(24) as threads:
+        found = list(threads.map(lambda query: outcome(batcher, query), queries))
+    assert found == [float(len(query)) for query in queries]
+    assert sum(map(len, encoder.passes)) == 900
+
+
 def test_thread_that_is_ended_in_its_pass_takes_nobody_along() -> None:
     encoder = Encoder()
     batcher = QueryBatcher(encoder)  # type: ignore[arg-type]
@@ -85,14 +109,14 @@ def test_those_whose_query_the_ended_thread_took_along_are_told() -> None:
     encoder.may_go_on.set()
     batcher: Any = QueryBatcher(encoder)  # type: ignore[arg-type]
     assert outcome(batcher, "warm up") == 7.0
-    with batcher._turn, ThreadPoolExecutor(2) as threads:
+    with batcher._turns, ThreadPoolExecutor(2) as threads:
         futures = [threads.submit(outcome, batcher, query) for query in ("a", "bb")]
         while len(batcher._waiting) < 2:
             pass
         encoder.error = SystemExit("time is up")
-        batcher._turn.release()
+        batcher._turns.release()
         try:
             found = sorted(future.result(10) for future in futures)
         finally:
-            batcher._turn.acquire()
+            batcher._turns.acquire()
     assert found == ["RuntimeError: the pass was broken off: SystemExit", "SystemExit: time is up"]
