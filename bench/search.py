@@ -181,12 +181,12 @@ class _Contest:
     def _questions(self, texts: Sequence[str], kind: str, *, only_large: bool = False) -> list[Question]:
         """Return as many questions as texts: three in ten to the large agent, as its share of all episodes is, or all of them."""
         chance = random.Random(7)
-        large, small = int(self._episodes * LARGE_SHARE), int(self._episodes * (1 - LARGE_SHARE)) // (AGENTS - 1)
+        held = dict(_shares(self._episodes))
         found = []
         for text in texts:
             is_large = only_large or chance.random() < LARGE_SHARE
             agent_id = _LARGE if is_large else f"agent-{chance.randrange(AGENTS - 1)}"
-            found.append(Question(agent_id, text, _filters(kind, chance, large if is_large else small)))
+            found.append(Question(agent_id, text, _filters(kind, chance, held[agent_id])))
         return found
 
     def _latencies(self) -> list[Figure]:
@@ -250,11 +250,12 @@ def _episode(number: int, text: str) -> dict[str, Any]:
     return {"content": text, "tags": [f"tag-{number % _TAGS}"], "session_id": session, "occurred_at": moment.isoformat()}
 
 
-def _filters(kind: str, chance: random.Random, held: int) -> Filters:
+def _filters(kind: str, chance: random.Random, held: range) -> Filters:
+    """Return one of a kind that fits an agent who holds these numbers."""
     if kind == "tag":
         return {"tags_any": [f"tag-{chance.randrange(_TAGS)}"]}
     if kind == "session":
-        return {"session_id": f"s{chance.randrange(max(1, held // _SESSION_EPISODES))}"}
+        return {"session_id": f"s{chance.choice(held) // _SESSION_EPISODES}"}
     if kind == "month":
         first = _FIRST_DAY + timedelta(days=chance.randrange(_DAYS - 30))
         return {"occurred_after": first.isoformat(), "occurred_before": (first + timedelta(days=30)).isoformat()}
