@@ -1,8 +1,5 @@
-"""The command line of the benchmark: `python -m bench [ingest|drain|latency|claims|scale|identity|reconcile|all]`."""
+"""The command line of the benchmark: `python -m bench [PART]`."""
 
-import json
-import shlex
-import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -17,7 +14,7 @@ from bench import claims, drain, identity, ingest, latency, quality, reconcile, 
 from bench.figures import Figure
 from bench.machine import describe, load_average
 from bench.own_stack import OwnStack, running_stack
-from bench.report import IN_ALL, TITLES, Run, to_json, to_markdown, to_table
+from bench.report import IN_ALL, PARTS, TITLES, Run, command_of, finish
 from bench.texts import long_texts, short_texts
 
 _SETTINGS: dict[str, dict[str, Any]] = {
@@ -27,12 +24,11 @@ _SETTINGS: dict[str, dict[str, Any]] = {
 
 
 @click.command()
-@click.argument("part", type=click.Choice([*TITLES, "all"]), default="all")
+@click.argument("part", type=click.Choice([*PARTS, "all"]), default="all")
 @click.option("--texts", type=click.Path(path_type=Path, exists=True, dir_okay=False), help="JSON lines (.gz too) with `text`.")
 @click.option("--rounds", type=click.IntRange(1, 9), default=2, show_default=True, help="How often each contender runs.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write every sample there.")
-@click.option("--markdown", type=click.Path(path_type=Path, dir_okay=False), help="Write the page of the documentation there.")
-def main(part: str, texts: Path | None, rounds: int, json_file: Path | None, markdown: Path | None) -> None:
+def main(part: str, texts: Path | None, rounds: int, json_file: Path | None) -> None:
     """Measure this machine against the targets, on a stack of the benchmark's own. Takes about ten minutes on two cores."""
     console = Console(stderr=True, highlight=False)
     started, started_at = time.monotonic(), datetime.now(UTC)
@@ -46,13 +42,8 @@ def main(part: str, texts: Path | None, rounds: int, json_file: Path | None, mar
                 figures[name] = _measure(name, stack, texts, rounds, console)
     except NexusError as error:
         raise click.ClickException(error.message) from error
-    command = shlex.join(["python", "-m", "bench", *sys.argv[1:]])
-    run = Run(started_at.isoformat(timespec="seconds"), command, time.monotonic() - started, describe(), loads, figures)
-    Console().print(to_table(figures))
-    if json_file is not None:
-        json_file.write_text(json.dumps(to_json(run), indent=1) + "\n", encoding="utf-8")
-    if markdown is not None:
-        markdown.write_text(to_markdown(run), encoding="utf-8")
+    seconds = time.monotonic() - started
+    finish(Run(started_at.isoformat(timespec="seconds"), command_of("bench"), seconds, describe(), loads, figures), json_file)
 
 
 def _measure(part: str, stack: OwnStack, texts: Path | None, rounds: int, console: Console) -> list[Figure]:

@@ -1,9 +1,14 @@
-"""The report of a run: a table for the terminal, JSON for programs, a page for the documentation."""
+"""The report of runs: a table for the terminal, JSON for programs, a page for the documentation."""
 
+import json
+import shlex
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
+from rich.console import Console
 from rich.table import Table
 
 from bench.figures import Figure
@@ -19,10 +24,14 @@ TITLES = {
     "quality": "Quality: Spanish questions, and vectors beside sentence-transformers' own",
     "identity": "The accounting identity",
     "reconcile": "Reconciliation of working memory with Redis, and of episodes with their vectors",
+    "rivals": "Beside mem0 and LangGraph's store, with the same weights and the same PostgreSQL",
 }
 """The parts in the order of the report."""
 
-IN_ALL = tuple(part for part in TITLES if part != "million")
+PARTS = tuple(part for part in TITLES if part != "rivals")
+"""What `python -m bench` can measure; the rivals need an environment of their own."""
+
+IN_ALL = tuple(part for part in PARTS if part != "million")
 """The parts of a run without a name; the other takes longer than they do together."""
 
 LIMITS = {
@@ -49,6 +58,9 @@ LIMITS = {
     "query is new, so none is remembered.",
     "million": "As above; the index is larger than PostgreSQL's own buffers, and is read from the system's.",
     "quality": "The shipped model knows little Spanish: words find more than meaning there, and together they find most.",
+    "rivals": "Of a search the query's forward pass, which all three pay alike, then what only the service does: words beside meaning, the "
+    "conversations around the best, and HTTP with authentication; the rivals run inside the asking process. Of a write the forward pass "
+    "and the insert into HNSW, in batches here and one by one there.",
     "scale": "The cores: each worker encodes in one thread, so beyond as many workers as cores nothing is gained, and PostgreSQL's inserts "
     "into the HNSW index take their share.",
 }
@@ -57,13 +69,13 @@ LIMITS = {
 _HOW = """\
 # Benchmarks
 
-Measured by `make bench` (`python -m bench`), which starts a stack of its own in a temporary folder, with the real model, and removes it
-afterwards. Every contender of a part runs in the same run on the same machine, in turn, and the value is the median over the rounds:
-trust the ratios more than the absolute numbers, which change from machine to machine.
+Measured by `make bench` (`python -m bench`) and `make rivals`, which start a stack of their own in a temporary folder, with the real model,
+and remove it afterwards. Every contender of a part runs in the same run on the same machine, in turn, and the value is the median over the
+rounds: trust the ratios more than the absolute numbers, which change from machine to machine.
 
-Write this page anew with `python -m bench --markdown docs/benchmarks.md`; `--json FILE` keeps every sample, `--texts FILE` takes texts of
-your own (JSON lines with `text`), `python -m bench drain` (or `ingest`, `latency`, `claims`, `scale`) runs one part.
-wrk makes the HTTP load where it is installed.
+`python -m bench drain` (or another part: `--help` names them) runs one part, `--json FILE` keeps every sample, `--texts FILE` takes texts
+of your own (JSON lines with `text`). `python -m bench.page docs/benchmarks.md RUN.json...` writes this page from such files; of a part that
+several hold, the last one counts. wrk makes the HTTP load where it is installed.
 """
 _BASELINES = """\
 ## What is compared
@@ -110,26 +122,66 @@ def to_json(run: Run) -> dict[str, Any]:
     }
 
 
-def to_markdown(run: Run) -> str:
-    """Return the page for the documentation."""
-    machine = run.machine
-    versions = ", ".join(f"{name} {value}" for name, value in machine.items() if name not in ("processor", "memory", "system", "commit"))
-    parts = [
-        _HOW,
-        f"Measured {run.started_at[:10]} on {machine['processor']}, {machine['memory']}, {machine['system']}; commit {machine['commit']}; "
-        f"{versions}. Command: `{run.command}`; it took {run.seconds / 60:.1f} minutes. One-minute load average before each part: "
-        + ", ".join(f"{part} {load:.1f}" for part, load in run.load_averages.items())
-        + " (the part before it counts too; other work on the machine shows as rounds that differ).\n",
-        _BASELINES,
-    ]
-    parts += [_section(part, figures) for part, figures in run.figures.items()]
+def command_of(module: str) -> str:
+    """Return the command as it was typed."""
+    return shlex.join(["python", "-m", module, *sys.argv[1:]])
+
+
+def finish(run: Run, json_file: Path | None) -> None:
+    """Print a run's table, and write its JSON if a file is named."""
+    Console().print(to_table(run.figures))
+    if json_file is not None:
+        json_file.write_text(json.dumps(to_json(run), indent=1) + "\n", encoding="utf-8")
+
+
+def from_json(written: Mapping[str, Any]) -> Run:
+    """Return a run as to_json() wrote it."""
+    figures = {part: [_figure(figure) for figure in of_part] for part, of_part in written["figures"].items()}
+    return Run(**{**written, "figures": figures})
+
+
+def _figure(written: Mapping[str, Any]) -> Figure:
+    values: dict[str, Any] = {name: value for name, value in written.items() if name != "met"}
+    return Figure(**values | {"samples": tuple(values["samples"])})
+
+
+def to_markdown(runs: Sequence[Run]) -> str:
+    """Return the page for the documentation; of a part that several runs have, the last one's figures."""
+    latest = {part: run for run in runs for part in run.figures}
+    parts = [_HOW, _BASELINES]
+    parts += [_section(part, latest[part]) for part in TITLES if part in latest]
     return "\n".join(parts)
 
 
-def _section(part: str, figures: Sequence[Figure]) -> str:
+def _section(part: str, run: Run) -> str:
+    figures, machine = run.figures[part], run.machine
+    versions = ", ".join(f"{name} {value}" for name, value in machine.items() if name not in ("processor", "memory", "system", "commit"))
+    measured = (
+        f"`{run.command}`, {run.started_at[:10]}, {run.seconds / 60:.0f} minutes, commit {machine['commit']}; one-minute load average "
+        f"before it {run.load_averages[part]:.1f} (the part before it counts too; other work on the machine shows as rounds that differ).\n"
+        f"{machine['processor']}, {machine['memory']}, {machine['system']}; {versions}."
+    )
     rows = ["| what | value | target | rounds | note |", "| --- | ---: | ---: | --- | --- |"]
     rows += [f"| {' | '.join((f.name, _amount(f), _target(f), _rounds(f), f.note))} |" for f in figures]
-    return f"## {TITLES[part]}\n\n" + "\n".join(rows) + f"\n\n**What limits it.** {LIMITS[part]}\n"
+    charts = "".join(f"\n{chart}\n" for chart in (_chart(figures, unit) for unit in ("ms", "episodes/s")) if chart)
+    return f"## {TITLES[part]}\n\n" + "\n".join(rows) + f"\n{charts}\n**What limits it.** {LIMITS[part]}\n\n{measured}\n"
+
+
+def _chart(figures: Sequence[Figure], unit: str) -> str:
+    """Return a bar chart, which GitHub and most viewers of Markdown draw, of the figures in a unit; '' for fewer than three."""
+    drawn = [figure for figure in figures if figure.unit == unit]
+    if len(drawn) < 3:
+        return ""
+    legend = "\n".join(f"{number}. {figure.name}: {_amount(figure)}" for number, figure in enumerate(drawn, start=1))
+    lines = [
+        "```mermaid",
+        "xychart-beta horizontal",
+        f"    x-axis [{', '.join(str(number) for number in range(1, len(drawn) + 1))}]",
+        f'    y-axis "{unit}" 0 --> {max(figure.value for figure in drawn) * 1.05:.4g}',
+        f"    bar [{', '.join(f'{figure.value:.4g}' for figure in drawn)}]",
+        "```",
+    ]
+    return "\n".join(lines) + f"\n\n{legend}"
 
 
 def to_table(figures: Mapping[str, Sequence[Figure]]) -> Table:

@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,9 @@ from app.embedding.weights import find_weights
 from app.errors import NexusError, StackError
 from bench.client import Client
 from bench.figures import Figure, over_rounds, percentile, ratios
+from bench.machine import describe, load_average
 from bench.own_stack import OwnStack, running_stack
-from bench.report import to_table
+from bench.report import Run, command_of, finish
 from bench.texts import short_texts
 
 RIVALS = ("mem0", "langgraph")
@@ -34,15 +36,21 @@ Report = Callable[[str], None]
 @click.command()
 @click.option("--python", required=True, type=click.Path(path_type=Path, exists=True, dir_okay=False), help="Of the rivals' environment.")
 @click.option("--rounds", type=click.IntRange(1, 9), default=2, show_default=True, help="How often each contender runs.")
-def main(python: Path, rounds: int) -> None:
+@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write every sample there.")
+def main(python: Path, rounds: int, json_file: Path | None) -> None:
     """Store and search the same texts by each, in turn; everything runs on this machine."""
     console = Console(stderr=True, highlight=False)
+    started, started_at, load = time.monotonic(), datetime.now(UTC), load_average()
     try:
         with running_stack(lambda line: console.print(f"[dim]{line}[/dim]")) as stack:
             figures = measure(stack, python, rounds, lambda line: console.print(f"  {line}"))
     except NexusError as error:
         raise click.ClickException(error.message) from error
-    Console().print(to_table({"rivals": figures}))
+    seconds = time.monotonic() - started
+    run = Run(
+        started_at.isoformat(timespec="seconds"), command_of("bench.rivals"), seconds, describe(), {"rivals": load}, {"rivals": figures}
+    )
+    finish(run, json_file)
 
 
 def measure(stack: OwnStack, python: Path, rounds: int, report: Report) -> list[Figure]:

@@ -2,16 +2,19 @@
 
 import gzip
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import click
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from rich.console import Console
 
 from bench import ablation
 from bench.figures import Figure, over_rounds, percentile, ratios, times
-from bench.report import LIMITS, TITLES, Run, to_json, to_markdown, to_table
+from bench.page import main as write_page
+from bench.report import LIMITS, TITLES, Run, from_json, to_json, to_markdown, to_table
 from bench.texts import long_texts, questions, short_texts
 
 
@@ -163,12 +166,47 @@ def test_json_holds_every_sample_unit_and_verdict(run: Run) -> None:
 
 
 def test_page_names_machine_commit_command_targets_and_limits(run: Run) -> None:
-    page = to_markdown(run)
-    for expected in ("AMD EPYC, 2 cores", "commit abc1234", "`python -m bench`", "2026-01-31", "torch 2.0", "drain 0.5, latency 1.2"):
+    page = to_markdown([run])
+    for expected in (
+        "AMD EPYC, 2 cores",
+        "commit abc1234",
+        "`python -m bench`",
+        "2026-01-31",
+        "torch 2.0",
+        "before it 0.5",
+        "before it 1.2",
+    ):
         assert expected in page
     assert "| ratio to the loop | 1.10 | >= 0.8, met | 1.00, 1.20 |  |" in page
     assert "| found, p50 | 91.2 ms | < 80, missed |  | 200 samples |" in page
     assert page.count("**What limits it.**") == 2
+
+
+def test_json_can_be_read_again(run: Run) -> None:
+    assert from_json(json.loads(json.dumps(to_json(run)))) == replace(run, seconds=90.0)
+
+
+def test_page_is_written_of_the_latest_run_of_each_part(run: Run, tmp_path: Path) -> None:
+    later = replace(run, command="python -m bench latency", figures={"latency": [Figure("found, p50", 47.0, "ms", 80.0, "smaller")]})
+    files = []
+    for number, each in enumerate((run, later)):
+        files.append(tmp_path / f"{number}.json")
+        files[-1].write_text(json.dumps(to_json(each)))
+    done = CliRunner().invoke(write_page, [str(tmp_path / "page.md"), *map(str, files)])
+    assert done.exit_code == 0, done.output
+    page = (tmp_path / "page.md").read_text()
+    assert "| found, p50 | 47.0 ms | < 80, met |" in page
+    assert "91.2 ms" not in page
+    assert "ratio to the loop" in page
+    assert CliRunner().invoke(write_page, [str(tmp_path / "page.md"), str(tmp_path / "page.md")]).exit_code == 1
+
+
+def test_chart_draws_every_figure_of_a_unit(run: Run) -> None:
+    three = [Figure(f"search {n}", float(n), "ms") for n in (1, 2, 30)]
+    page = to_markdown([replace(run, figures={"latency": three})])
+    assert "bar [1, 2, 30]" in page
+    assert "3. search 30: 30.0 ms" in page
+    assert "```mermaid" not in to_markdown([run]), "a chart of one bar says nothing"
 
 
 def test_table_shows_a_row_per_figure(run: Run) -> None:
