@@ -312,7 +312,7 @@ class World:
         """Forget every episode, its work and its events."""
         self.sql(
             "TRUNCATE nexus_memory.zep_episodic_memory, nexus_memory.episode_chunks, memory_system.embeddings_queue,"
-            " memory_system.ledger, test_mode.queue_history"
+            " memory_system.ledger, test_mode.queue_history, memory_system.done_tallies, memory_system.dead_tallies"
         )
 
     def restart_postgres(self, how: ShutDown) -> None:
