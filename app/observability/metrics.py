@@ -134,6 +134,35 @@ RECONCILED_AT = Declared(
 )
 RECALL = Declared("ann_recall_at_10", "gauge", "Share of the ten nearest that the vector index finds, by the latest sample.")
 
+# What a dispatcher or a worker's main process shows of itself, at METRICS_PORT; all but the machine's resources since its start.
+_BOTH: tuple[Source, ...] = ("dispatcher", "worker")
+STARTED_AT = Declared("nexus_process_start_timestamp_seconds", "gauge", "When the process started, in seconds since 1970.", (), _BOTH)
+HEARD_AT = Declared(
+    "nexus_process_heartbeat_timestamp_seconds",
+    "gauge",
+    "When it last said in PostgreSQL that it lives, in seconds since 1970; of a worker, when its child did.",
+    (),
+    _BOTH,
+)
+MEMORY = Declared("nexus_process_resident_memory_bytes", "gauge", "Memory that it and that its children hold.", ("part",), _BOTH)
+CPU = Declared("nexus_process_cpu_seconds_total", "counter", "Time on a core; of the children that live now.", ("part",), _BOTH)
+OPEN_FILES = Declared("nexus_process_open_files", "gauge", "Open file descriptors, sockets included.", ("part",), _BOTH)
+DISPATCHED_BATCHES = Declared("embeddings_dispatched_batches_total", "counter", "Batches sent to the broker.", (), ("dispatcher",))
+DISPATCHED_ROWS = Declared("embeddings_dispatched_rows_total", "counter", "Rows in batches sent to the broker.", (), ("dispatcher",))
+BROKER_FAILURES = Declared("embeddings_broker_failures_total", "counter", "Times that the broker refused or was away.", (), ("dispatcher",))
+REAPED_ROWS = Declared("embeddings_reaped_rows_total", "counter", "Rows taken back because their lease ended.", (), ("dispatcher",))
+WORKER_BATCHES = Declared(
+    "embeddings_worker_batches_total", "counter", "Batches that the child ended, or that it died of (lost).", ("outcome",), ("worker",)
+)
+WORKER_ROWS = Declared(
+    "embeddings_worker_rows_total",
+    "counter",
+    "Rows of ended batches: done, failed, or no longer this worker's (lost).",
+    ("outcome",),
+    ("worker",),
+)
+CHILD_RESTARTS = Declared("embeddings_worker_child_restarts_total", "counter", "Children that ended and were replaced.", (), ("worker",))
+
 DECLARED: tuple[Declared, ...] = tuple(value for value in dict(globals()).values() if isinstance(value, Declared))
 """Every metric, in the order of this file."""
 

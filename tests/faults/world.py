@@ -15,7 +15,7 @@ from psycopg2 import extensions
 from sqlalchemy import make_url
 
 from app.config import Settings
-from app.database_setup import bootstrap, ensure_admin_key, migrate
+from app.database_setup import bootstrap, ensure_first_keys, migrate
 from app.db import Database
 from app.stack.programs import QUEUES
 from app.stack.secret_files import write_missing
@@ -130,7 +130,7 @@ class World:
         self.collector.start()
         bootstrap(self.settings, self.postgres.superuser_dsn)
         migrate(self.settings)
-        ensure_admin_key(self.settings)
+        ensure_first_keys(self.settings)
         history.install(self.sql)
 
     def stop(self) -> None:
