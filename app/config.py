@@ -48,8 +48,8 @@ class Settings(BaseSettings):
         0,
         ge=0,
         le=65535,
-        description="Port of a dispatcher's or worker's own metrics, 0 for none. In the embedded stack the dispatcher's, worker N having "
-        "the N-th after it; free ones if it is not set.",
+        description="Port of a dispatcher's or worker's own metrics, 0 for none; in the embedded stack the first of theirs, "
+        "and free ones if it is not set.",
     )
     mcp_api_url: str = Field("", description="Where the tools find the API; empty for HOST and PORT.")
     mcp_allowed_hosts: tuple[str, ...] = Field(

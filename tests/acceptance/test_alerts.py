@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -76,11 +77,11 @@ class Scene:
     def start(self, *names: str) -> None:
         """Start programs that were told to stop, each once it has."""
         for name in names:
-            wait_until(lambda name=name: self._state_of(name) in STOPPED_STATES, _PATIENCE_SECONDS, f"{name} has stopped")  # type: ignore[misc]
+            wait_until(partial(self._has_stopped, name), _PATIENCE_SECONDS, f"{name} has stopped")
             self.supervisor.start(name)
 
-    def _state_of(self, name: str) -> str:
-        return next(process.state for process in self.supervisor.processes() if process.name == name)
+    def _has_stopped(self, name: str) -> bool:
+        return any(process.name == name and process.state in STOPPED_STATES for process in self.supervisor.processes())
 
     def rows(self, state: str) -> int:
         return int(self.sql.one("SELECT count(*) FROM memory_system.embeddings_queue WHERE state = %s", state))
@@ -89,7 +90,7 @@ class Scene:
         """Compare the stores, as beat has it done."""
         service = build_reconciliation_service(self.settings)
         for kind in ("working", "vectors"):
-            service.run(kind)  # type: ignore[arg-type]
+            service.run(kind)
         service._database.close()
 
     @contextmanager
@@ -153,7 +154,7 @@ def test_every_target_is_scraped_and_nothing_fires_while_all_is_well(scene: Scen
     wait_until(lambda: scene.rows("done") == 20, _PATIENCE_SECONDS, "20 rows done")
     time.sleep(4)  # What would fire, fires after two seconds.
     assert scene.tower.firing() == set()
-    assert scene.tower.query('embeddings_processed_total{target_kind="episodic"}')[0]["value"][1] == "20"
+    assert scene.tower.value('embeddings_processed_total{target_kind="episodic"}') == 20
 
 
 def test_nobody_at_work_and_stores_that_disagree(scene: Scene) -> None:
@@ -214,13 +215,14 @@ def test_rows_that_die_with_their_worker_and_slow_answers(scene: Scene) -> None:
     wait_until(lambda: scene.rows("dead") > 10, 20, lambda: f"{scene.rows('dead')} rows dead")
     slow_down(scene)
     with scene.broken("EmbeddingsHighDLQRate", "EmbeddingsDeadRows", "APIHighLatency"):
+        assert scene.tower.value("sum(embeddings_worker_child_restarts_total)") == 1
+        assert scene.tower.value('sum(embeddings_worker_batches_total{outcome="lost"})') == 1
         services = build_services(scene.settings)
         replay = services.dead_rows.replay(DeadSelection(), 1000, None)
         services.close()
         assert replay.replayed > 10
     wait_until(lambda: scene.rows("done") == before + _POISONED, _PATIENCE_SECONDS, lambda: f"{scene.rows('done')} rows done")
-    (dead,) = scene.tower.query('embeddings_dead_total{cause="worker_lost"}')
-    assert int(dead["value"][1]) == replay.replayed
+    assert scene.tower.value('embeddings_dead_total{cause="worker_lost"}') == replay.replayed
 
 
 def test_database_and_api_that_are_down(scene: Scene) -> None:

@@ -12,11 +12,16 @@ import pytest
 import yaml  # type: ignore[import-untyped]  # PyYAML ships no types
 
 from app.cli.main import nexus
+from app.config import Settings
 from app.observability import metrics
+from app.stack import prometheus
+from app.stack.layout import Layout
+from app.stack.secret_files import write_missing
 
 FOLDER = Path(__file__).resolve().parents[2] / "compose" / "prometheus"
 RULES = yaml.safe_load((FOLDER / "rules.yml").read_text(encoding="utf-8"))["groups"][0]["rules"]
 TESTS = yaml.safe_load((FOLDER / "rules_test.yml").read_text(encoding="utf-8"))["tests"]
+AMTOOL = shutil.which("amtool")
 PROMTOOL = shutil.which("promtool")
 
 needs_promtool = pytest.mark.skipif(
@@ -34,6 +39,34 @@ def test_rules_are_well_formed_and_do_what_their_tests_say() -> None:
     for arguments in (("check", "rules", "rules.yml"), ("test", "rules", "rules_test.yml")):
         done = promtool(*arguments)
         assert done.returncode == 0, done.stdout + done.stderr
+
+
+@needs_promtool
+def test_configuration_of_containers_and_of_the_embedded_stack_is_sound(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path, secrets_dir=tmp_path, metrics_port=9200)
+    layout = Layout(tmp_path)
+    layout.create()
+    write_missing(settings)
+    prometheus.write(settings, layout)
+    # promtool looks for the key's file, which only a container has at that place.
+    shipped = (FOLDER / "prometheus.yml").read_text(encoding="utf-8")
+    assert "/run/secrets/metrics_api_key" in shipped
+    text = shipped.replace("/run/secrets/metrics_api_key", str(settings.secret_path("metrics_api_key")))
+    (tmp_path / "shipped.yml").write_text(text.replace("[rules.yml]", f"[{FOLDER / 'rules.yml'}]"), encoding="utf-8")
+    for file in (tmp_path / "shipped.yml", layout.prometheus / "prometheus.yml"):
+        done = promtool("check", "config", str(file))
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert f"{len(RULES)} rules found" in done.stdout
+
+
+@pytest.mark.skipif(
+    AMTOOL is None and os.environ.get("NEXUS_REQUIRE_PROMETHEUS") != "1", reason="amtool is not installed (prometheus-alertmanager)"
+)
+def test_configuration_of_alertmanager_is_sound() -> None:
+    assert AMTOOL is not None, "amtool is required and not installed"
+    file = FOLDER.parent / "alertmanager" / "alertmanager.yml"
+    done = subprocess.run([AMTOOL, "check-config", str(file)], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @needs_promtool

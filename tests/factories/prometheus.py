@@ -124,6 +124,11 @@ class Watchtower:
         found: list[dict[str, Any]] = answer["data"]["result"]
         return found
 
+    def value(self, expression: str) -> float:
+        """Return the value of an instant query of one series."""
+        (series,) = self.query(expression)
+        return float(series["value"][1])
+
     def up(self) -> dict[str, list[str]]:
         """Return by job whether each target answered its last scrape, '1' or '0'."""
         targets: dict[str, list[str]] = {}
