@@ -1,5 +1,6 @@
 """/metrics of a dispatcher or of a worker's main process: what it did, and what it takes of the machine."""
 
+import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -32,6 +33,10 @@ class DispatcherCounts:
         """Count batches that the broker took."""
         self.batches += batches
         self.rows += rows
+
+    def heard(self) -> None:
+        """Note that it has just said that it lives."""
+        self.heard_at = time.time()
 
     def collect(self) -> list[Metric]:
         """Return the counts as metrics."""

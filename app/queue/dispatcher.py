@@ -156,5 +156,5 @@ class Dispatcher:
         if now >= self._next_beat:
             self._queue.beat(self._identity) if self._has_joined else self._queue.join(self._identity)
             self._has_joined = True
-            self._counts.heard_at = time.time()
+            self._counts.heard()
             self._next_beat = now + self._settings.heartbeat_seconds
