@@ -79,6 +79,13 @@ class Settings(BaseSettings):
         description="Celery's broker, Redis or RabbitMQ (amqp://host//; a cluster's nodes with ; between them). "
         "Credentials are added when the URL has none.",
     )
+    postgres_memory_mb: int = Field(
+        0,
+        ge=0,
+        le=1_048_576,
+        description="Memory that the embedded PostgreSQL keeps data in (shared_buffers), in MiB; 0 for a quarter of the machine's, "
+        "from 256 to 4,096.",
+    )
     redis_memory_mb: int = Field(
         256, ge=64, le=65_536, description="Most memory of the embedded Redis, in MiB; keys that end soonest go first."
     )

@@ -4,6 +4,7 @@ from pgvector.sqlalchemy import Vector
 from sqlalchemy import (
     Boolean,
     Column,
+    Computed,
     ForeignKeyConstraint,
     Index,
     Integer,
@@ -17,6 +18,7 @@ from sqlalchemy import (
     cast,
 )
 from sqlalchemy import text as sql
+from sqlalchemy.dialects.postgresql import BIT
 
 from app.schema import NOW, TimestampTz, metadata
 
@@ -64,12 +66,19 @@ episode_chunks = Table(
     Column("embedding", Vector, nullable=False),
     Column("vector_sha256", LargeBinary, nullable=False),
     Column("created_at", TimestampTz, nullable=False, server_default=NOW),
+    Column("signs", BIT(varying=True), Computed("public.binary_quantize(embedding)", persisted=True), nullable=False),
     PrimaryKeyConstraint("episode_id", "model_id", "chunk_no", name="pk_episode_chunks"),
     ForeignKeyConstraint(
         ["episode_id"], ["nexus_memory.zep_episodic_memory.episode_id"], name="fk_episode_chunks_episode", ondelete="CASCADE"
     ),
     ForeignKeyConstraint(["model_id"], ["memory_system.embedding_models.model_id"], name="fk_episode_chunks_model"),
     schema="nexus_memory",
+)
+Index(
+    "ix_episode_chunks_signs",
+    episode_chunks.c.agent_id,
+    episode_chunks.c.model_id,
+    postgresql_include=["signs", "episode_id", "chunk_no"],
 )
 Index("ix_episode_chunks_input", episode_chunks.c.agent_id, episode_chunks.c.model_id, episode_chunks.c.input_sha256)
 

@@ -13,7 +13,7 @@ from datetime import datetime
 from typing import NamedTuple
 from uuid import UUID
 
-from app.search.fusion import WEIGHTS, Ranked, Weights, WordScore, fuse, in_order
+from app.search.fusion import WEIGHTS, Fusion, Ranked, Weights, WordScore, best_of
 from app.search.temporal import Period, in_any
 
 _SESSION_TURNS = 3
@@ -47,8 +47,9 @@ def rank_turns(
     eligible: Collection[UUID],
     *,
     weights: Weights = WEIGHTS,
+    most: int | None = None,
 ) -> list[Ranked]:
-    """Return the eligible candidates by meaning, words and conversation, best first; scores are in [0, 1].
+    """Return the eligible candidates by meaning, words and conversation, best first, all or `most` of them; scores are in [0, 1].
 
     Args:
         question: A speaker whose name is in it is asked about.
@@ -57,27 +58,26 @@ def rank_turns(
         turns: The places of the best candidates and of the turns beside them; one that is absent is judged by itself.
         eligible: What may be returned.
         weights: How much each ingredient counts.
+        most: How many are returned; None for all.
     """
     meanings, wordings = _with_previous_cosine(cosines, turns, weights.previous), _with_previous_words(words, turns, weights.previous)
-    base = fuse(meanings, wordings, use_vector=True, use_words=True, weights=weights)
-    totals = {candidate.target_id: candidate.score for candidate in base}
-    gains = _gains(question, totals, turns)
+    fusion = Fusion(meanings, wordings, weights=weights)
+    totals = dict(fusion.scores)
+    gains = _gains(question, fusion.scores, turns)
     for target_id, gain in gains.items():
         totals[target_id] += weights.neighbour * gain.neighbour + weights.speaker * gain.speaker + weights.period * gain.period
     sessions = _sessions(totals, turns)
     for target_id, gain in gains.items():
         totals[target_id] += weights.session * sessions.get(gain.session_id, 0.0)
     best = max(1.0, max(totals.values(), default=1.0))
-    return in_order(
-        _with_gain(candidate, gains.get(candidate.target_id), sessions)._replace(
-            score=totals[candidate.target_id] / best,
+    return [
+        _with_gain(fusion.explain(target_id, total / best), gains.get(target_id), sessions)._replace(
             # What is shown is the episode's own; what it was ranked by has the turn before in it.
-            cosine=cosines.get(candidate.target_id),
-            bm25=words[candidate.target_id].bm25 if candidate.target_id in words else 0.0,
+            cosine=cosines.get(target_id),
+            bm25=words[target_id].bm25 if target_id in words else 0.0,
         )
-        for candidate in base
-        if candidate.target_id in eligible
-    )
+        for target_id, total in best_of(((each, total) for each, total in totals.items() if each in eligible), most)
+    ]
 
 
 class _Gain(NamedTuple):

@@ -63,10 +63,8 @@ class Ranked(NamedTuple):
     period: float = 0.0
 
 
-def fuse(
-    cosines: Mapping[UUID, float], words: Mapping[UUID, WordScore], *, use_vector: bool, use_words: bool, weights: Weights = WEIGHTS
-) -> list[Ranked]:
-    """Return every candidate, best first; ties are broken by id, so the order is stable.
+class Fusion:
+    """Scores candidates by meaning and words together.
 
     A weighted sum of scores, not of ranks: the cosine spread over the candidates' range, and BM25 relative to the best. Rank fusion
     throws away how much better the first is than the tenth.
@@ -78,25 +76,53 @@ def fuse(
         use_words: Whether words count.
         weights: Of which `lexical` and `coverage_power` count here.
 
+    Attributes:
+        scores: Of every candidate, in [0, 1].
+
     Source: Bruch, Gai and Ingber, An Analysis of Fusion Functions for Hybrid Retrieval (2023), on convex combination.
     """
-    candidates = (cosines.keys() if use_vector else set()) | (words.keys() if use_words else set())
-    low, high = (min(cosines.values()), max(cosines.values())) if cosines else (0.0, 0.0)
-    best_bm25 = max((score.bm25 for score in words.values()), default=0.0)
-    weight = lexical_weight(words, weights) if use_vector and use_words else float(use_words)
-    ranked = []
-    for target_id in candidates:
-        cosine, word = cosines.get(target_id), words.get(target_id)
-        vector = _spread(cosine, low, high) if use_vector else 0.0
-        lexical = word.bm25 / best_bm25 if word is not None and best_bm25 > 0 else 0.0
-        score = (1 - weight) * vector + weight * lexical
-        ranked.append(Ranked(target_id, score, vector, lexical, weight, cosine, word.bm25 if word is not None else 0.0))
-    return in_order(ranked)
+
+    def __init__(
+        self,
+        cosines: Mapping[UUID, float],
+        words: Mapping[UUID, WordScore],
+        *,
+        use_vector: bool = True,
+        use_words: bool = True,
+        weights: Weights = WEIGHTS,
+    ) -> None:
+        self._cosines, self._words = cosines, words
+        self._weight = weight = lexical_weight(words, weights) if use_vector and use_words else float(use_words)
+        self._vectors = _spread(cosines) if use_vector else {}
+        self._lexicals = _relative(words)
+        scores = {target_id: (1 - weight) * vector for target_id, vector in self._vectors.items()}
+        if use_words:
+            for target_id, lexical in self._lexicals.items():
+                scores[target_id] = scores.get(target_id, 0.0) + weight * lexical
+        self.scores = scores
+
+    def best(self, most: int | None = None) -> list[Ranked]:
+        """Return the best candidates, best first: all of them, or `most`."""
+        return [self.explain(target_id, score) for target_id, score in best_of(self.scores.items(), most)]
+
+    def explain(self, target_id: UUID, score: float) -> Ranked:
+        """Return a candidate under its final score, with the parts that count here."""
+        word = self._words.get(target_id)
+        return Ranked(
+            target_id,
+            score,
+            self._vectors.get(target_id, 0.0),
+            self._lexicals.get(target_id, 0.0),
+            self._weight,
+            self._cosines.get(target_id),
+            word.bm25 if word is not None else 0.0,
+        )
 
 
-def in_order(candidates: Iterable[Ranked]) -> list[Ranked]:
-    """Return candidates best first; ties are broken by id, so the order is stable."""
-    return sorted(candidates, key=lambda each: (-each.score, each.target_id.int))
+def best_of(scores: Iterable[tuple[UUID, float]], most: int | None = None) -> list[tuple[UUID, float]]:
+    """Return the greatest scores, all of them or `most`, greatest first; ties are broken by id, so the order is stable."""
+    ordered = sorted(scores, key=lambda each: (-each[1], each[0].int))
+    return ordered[:most]
 
 
 def lexical_weight(words: Mapping[UUID, WordScore], weights: Weights = WEIGHTS) -> float:
@@ -105,10 +131,21 @@ def lexical_weight(words: Mapping[UUID, WordScore], weights: Weights = WEIGHTS) 
     return weights.lexical * float(covered**weights.coverage_power)
 
 
-def _spread(cosine: float | None, low: float, high: float) -> float:
-    if cosine is None:
-        return 0.0
-    return (cosine - low) / (high - low) if high > low else 1.0
+def _spread(cosines: Mapping[UUID, float]) -> dict[UUID, float]:
+    """Return each cosine's place in the range of them all, in [0, 1]."""
+    if not cosines:
+        return {}
+    low, high = min(cosines.values()), max(cosines.values())
+    if high <= low:
+        return dict.fromkeys(cosines, 1.0)
+    width = high - low
+    return {target_id: (cosine - low) / width for target_id, cosine in cosines.items()}
+
+
+def _relative(words: Mapping[UUID, WordScore]) -> dict[UUID, float]:
+    """Return each BM25 as a share of the best."""
+    best = max((score.bm25 for score in words.values()), default=0.0)
+    return {target_id: score.bm25 / best if best > 0 else 0.0 for target_id, score in words.items()}
 
 
 def recency(age_days: float) -> float:

@@ -1,6 +1,7 @@
-"""How much of what an exact scan finds the vector index finds: measured by sample, on what is really stored."""
+"""How much of what an exact scan finds a search by index finds: measured by sample, on what is really stored."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import structlog
 from sqlalchemy import Connection, text
@@ -10,10 +11,13 @@ from app.db import Database
 _log = structlog.get_logger(__name__)
 
 _MOST = 10
-_EXACT_BELOW = 10_000
-"""Chunks below which search_by_vector() never asks the index, so that there is nothing to compare."""
+_CANDIDATES = 200
+"""What a search asks for: app/search/service.py."""
 
-_NEVER_INDEX, _ALWAYS_INDEX = 2**31 - 1, 1
+_EXACT_BELOW = 5_000
+"""Chunks below which search_by_vector() never asks an index, so that there is nothing to compare."""
+
+_NEVER_INDEX, _AS_SEARCHES_DO = 2**31 - 1, None
 _LOW = 0.95
 """A recall below this is worth a warning."""
 
@@ -35,8 +39,8 @@ _QUERY = text(
 )
 _SET_AGENT = text("SELECT set_config('app.current_agent_id', :agent_id, true)")
 _NEAREST = text(
-    "SELECT episode_id FROM nexus_memory.search_by_vector("
-    "CAST(:query AS public.vector), CAST(:model_id AS smallint), :most, '{}'::jsonb, :exact_below)"
+    "SELECT episode_id FROM nexus_memory.search_by_vector(CAST(:query AS public.vector), CAST(:model_id AS smallint), :most,"
+    " '{}'::jsonb, CAST(:exact_below AS integer)) ORDER BY cosine DESC, episode_id"
 )
 _RECORD = text("INSERT INTO memory_system.recall_checks (model_id, samples, recall, worst) VALUES (:model_id, :samples, :recall, :worst)")
 _FORGET = text("DELETE FROM memory_system.recall_checks WHERE checked_at < now() - interval '30 days'")
@@ -44,7 +48,7 @@ _FORGET = text("DELETE FROM memory_system.recall_checks WHERE checked_at < now()
 
 @dataclass(frozen=True, slots=True)
 class Recall:
-    """The share in [0, 1] of the ten nearest that the index found: over all samples, and in the worst one."""
+    """The share in [0, 1] of the ten nearest that a search found: over all samples, and in the worst one."""
 
     samples: int
     mean: float
@@ -52,7 +56,7 @@ class Recall:
 
 
 class RecallService:
-    """Compares the index with an exact scan for agents that are large enough to be searched through it.
+    """Compares searches with an exact scan for agents that are large enough to be searched through an index.
 
     Args:
         database: Logged in as nexus_worker.
@@ -100,8 +104,13 @@ def _sample(connection: Connection, agent_id: str, model_id: int) -> float | Non
     if query is None:
         return None
     connection.execute(_SET_AGENT, {"agent_id": agent_id})
-    parameters = {"query": query, "model_id": model_id, "most": _MOST}
-    exact = {row.episode_id for row in connection.execute(_NEAREST, parameters | {"exact_below": _NEVER_INDEX})}
-    # A short answer of the index is completed by an exact scan, as in a search.
-    through_index = {row.episode_id for row in connection.execute(_NEAREST, parameters | {"exact_below": _ALWAYS_INDEX})}
-    return len(exact & through_index) / len(exact) if exact else None
+    parameters = {"query": query, "model_id": model_id, "most": _CANDIDATES}
+    exact = _best(connection, parameters | {"exact_below": _NEVER_INDEX})
+    # A short answer of an index is completed by an exact scan, as in a search.
+    found = _best(connection, parameters | {"exact_below": _AS_SEARCHES_DO})
+    return len(exact & found) / len(exact) if exact else None
+
+
+def _best(connection: Connection, parameters: dict[str, Any]) -> set[Any]:
+    nearest = dict.fromkeys(row.episode_id for row in connection.execute(_NEAREST, parameters))
+    return set(list(nearest)[:_MOST])

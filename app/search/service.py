@@ -1,7 +1,7 @@
 """One search from question to results: candidates by vector and by words, fused, then read."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from uuid import UUID
@@ -14,7 +14,7 @@ from app.episodes import repository as episode_repository
 from app.search import hits, repository
 from app.search.conversation import Question, rank_turns
 from app.search.encoding import QueryEncoder
-from app.search.fusion import WEIGHTS, Ranked, Weights, WordScore, fuse
+from app.search.fusion import WEIGHTS, Fusion, Ranked, Weights, WordScore, best_of
 from app.search.query import SearchAnswer, SearchHit, SearchQuery
 from app.search.repository import Encoded
 from app.search.reranking import Reranker
@@ -88,11 +88,11 @@ class SearchService:
         encoded = self._encode(agent_id, query.query) if query.mode != "keyword" else None
         with self._database.transaction(agent_id) as connection:
             found = _collect(connection, query, kinds, encoded)
-            ranked = _rank(connection, query, found, encoded, self._weights)
             # More than asked for when weights or the reranker can still change the order.
             most = query.limit if reranker is None else max(query.limit, reranker.candidates)
-            taken = ranked if query.recency_weight or query.importance_weight else ranked[:most]
-            results = _read(connection, agent_id, query, taken, found.working)[:most]
+            taken = None if query.recency_weight or query.importance_weight else most
+            ranked = _rank(connection, query, found, encoded, weights=self._weights, most=taken)
+            results = _read(connection, agent_id, query, ranked, found.working)[:most]
             pending = episode_repository.count_open(connection, agent_id)
         if reranker is not None:
             results = reranker.rerank(query.query, results)[: query.limit]
@@ -144,27 +144,43 @@ def _collect_episodes(connection: Connection, query: SearchQuery, most: int, enc
         found.cosines, found.words = repository.by_both(connection, query.query, encoded, most, filters)
 
 
-def _rank(connection: Connection, query: SearchQuery, found: _Candidates, encoded: Encoded | None, weights: Weights) -> list[Ranked]:
-    ranked = fuse(found.cosines, found.words, use_vector=query.mode != "keyword", use_words=query.mode != "vector", weights=weights)
-    if query.mode == "hybrid" and encoded is not None and ranked:
-        ranked = _rank_in_conversation(connection, query, found, encoded, [candidate.target_id for candidate in ranked], weights=weights)
+def _rank(
+    connection: Connection, query: SearchQuery, found: _Candidates, encoded: Encoded | None, *, weights: Weights, most: int | None
+) -> list[Ranked]:
+    """Return the best candidates, best first: all of them, or `most`."""
+    use_vector, use_words = query.mode != "keyword", query.mode != "vector"
+    fusion = Fusion(found.cosines, found.words, use_vector=use_vector, use_words=use_words, weights=weights)
+    # A least score may leave out some of the best.
+    wanted = most if query.min_score is None else None
+    if query.mode == "hybrid" and encoded is not None and fusion.scores:
+        ranked = _rank_in_conversation(connection, query, found, encoded, fusion.scores, weights=weights, most=wanted)
+    else:
+        ranked = fusion.best(wanted)
     if query.min_score is None:
         return ranked
-    return [candidate for candidate in ranked if candidate.cosine is None or candidate.cosine >= query.min_score]
+    return [candidate for candidate in ranked if candidate.cosine is None or candidate.cosine >= query.min_score][:most]
 
 
 def _rank_in_conversation(
-    connection: Connection, query: SearchQuery, found: _Candidates, encoded: Encoded, candidates: Sequence[UUID], *, weights: Weights
+    connection: Connection,
+    query: SearchQuery,
+    found: _Candidates,
+    encoded: Encoded,
+    scores: Mapping[UUID, float],
+    *,
+    weights: Weights,
+    most: int | None,
 ) -> list[Ranked]:
-    """Return the candidates ranked anew with the conversations around the best of them.
+    """Return the best of the candidates ranked anew with the conversations around the best of them, all or `most`.
 
     The turns beside those are candidates too, unless a filter was given that they may not pass: then they only testify.
     """
     periods = periods_in(query.query, datetime.now(UTC))
-    best = candidates[: _CONVERSATIONS_IN_TIME if periods else _CONVERSATIONS]
-    turns, beside = repository.turns_of(connection, best, encoded, found.cosines.keys())
-    eligible = set(candidates) if query.filters.present() else {*candidates, *turns}
-    return rank_turns(Question(query.query, periods), found.cosines | beside, found.words, turns, eligible, weights=weights)
+    best = best_of(scores.items(), _CONVERSATIONS_IN_TIME if periods else _CONVERSATIONS)
+    turns, beside = repository.turns_of(connection, [target_id for target_id, _ in best], encoded, found.cosines.keys())
+    eligible = scores.keys() if query.filters.present() else scores.keys() | turns.keys()
+    question = Question(query.query, periods)
+    return rank_turns(question, found.cosines | beside, found.words, turns, eligible, weights=weights, most=most)
 
 
 def _read(

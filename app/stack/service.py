@@ -227,7 +227,7 @@ class Stack:
         superuser_dsn = None
         if not environment.is_given(self._chosen, "database_url"):
             postgres, port = Postgres(self.layout, self._report), self._state.postgres_port
-            user = postgres.prepare(port)
+            user = postgres.prepare(port, self._chosen.postgres_memory_mb)
             superuser_dsn = postgres.superuser_dsn(port)
             program = postgres_program(postgres.command, user.name if user else None)
             servers.append(_Server(program, lambda: postgres.problem(port)))

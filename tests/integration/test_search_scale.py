@@ -21,7 +21,7 @@ from tests.factories.servers import TestServers
 from tests.factories.statements import TRIGGERS_OFF, TRIGGERS_ON, Sql, copy_in
 
 ROWS, LATENT, MOST = 12_000, 24, 50
-HNSW = "ix_episode_chunks_embedding_model_1"
+HNSW, SIGNS = "ix_episode_chunks_embedding_model_1", "ix_episode_chunks_signs"
 _FILL_EPISODES = f"""
     INSERT INTO nexus_memory.zep_episodic_memory
         (episode_id, agent_id, content, tags, metadata, importance_score, session_id, "timestamp", embedding_sha256)
@@ -67,7 +67,8 @@ def big(servers: TestServers) -> Iterator[Sql]:
         sql(_FILL_CHUNKS)
         sql(TRIGGERS_ON)
         sql(index)
-        sql("ANALYZE")
+        # As autovacuum does: only what it has seen can be read from an index alone.
+        sql("VACUUM (ANALYZE)")
         sql("SELECT set_config('app.current_agent_id', 'alice', false)")
         for function in ("search_by_vector", "search_by_words", "list_episodes"):
             _make_explaining_twin(sql, function)
@@ -79,7 +80,7 @@ def _make_explaining_twin(sql: Sql, function: str) -> None:
     source = sql.one("SELECT pg_get_functiondef(oid) FROM pg_proc WHERE proname = %s", function)
     twin = source.replace(f"nexus_memory.{function}(", f"nexus_memory.{function}_explained(", 1)
     twin = re.sub(r"RETURNS TABLE\([^)]*\)|RETURNS SETOF uuid", "RETURNS SETOF text", twin, count=1)
-    twin, replaced = re.subn(r"RETURN QUERY EXECUTE format\(", "RETURN QUERY EXECUTE 'EXPLAIN ' || format(", twin)
+    twin, replaced = re.subn(r"RETURN QUERY EXECUTE (?=format\(|scoring)", "RETURN QUERY EXECUTE 'EXPLAIN ' || ", twin)
     # EXPLAIN is refused in a function that is not volatile.
     twin = twin.replace(" STABLE SECURITY DEFINER", " VOLATILE SECURITY DEFINER")
     assert replaced and "VOLATILE" in twin
@@ -159,14 +160,39 @@ def test_small_agents_are_scanned_exactly(big: Sql) -> None:
     assert HNSW not in explained
 
 
-def test_index_is_taken_where_it_is_the_cheaper_way(big: Sql) -> None:
-    """Of 12,000 chunks most are alice's, and HNSW meets enough of them at once; of twenty million it would read in vain."""
-    assert HNSW in plan(by_vector(big, vectors(1, 4)[0], {}, None, function="search_by_vector_explained"))
+@pytest.mark.parametrize(
+    ("filters", "all_chunks", "index"),
+    [
+        ({}, 12_000, SIGNS),
+        ({}, 4_000, HNSW),
+        ({"min_importance": 0.0}, 12_000, HNSW),
+        ({"min_importance": 0.0}, 20_000_000, None),
+    ],
+)
+def test_cheapest_way_is_taken(filters: dict[str, Any], all_chunks: int, index: str | None, big: Sql) -> None:
+    """HNSW meets alice's 10,800 chunks at once among few others; among millions it would read in vain."""
     try:
-        big("UPDATE pg_class SET reltuples = 2e7 WHERE oid = 'nexus_memory.episode_chunks'::regclass")
-        assert HNSW not in plan(by_vector(big, vectors(1, 4)[0], {}, None, function="search_by_vector_explained"))
+        big("UPDATE pg_class SET reltuples = %s WHERE oid = 'nexus_memory.episode_chunks'::regclass", all_chunks)
+        explained = plan(by_vector(big, vectors(1, 4)[0], filters, None, function="search_by_vector_explained"))
     finally:
         big("ANALYZE nexus_memory.episode_chunks")
+    assert {name for name in (HNSW, SIGNS) if name in explained} == ({index} if index else set())
+
+
+def test_signs_are_read_from_their_index_alone(big: Sql) -> None:
+    explained = plan(by_vector(big, vectors(1, 4)[0], {}, None, function="search_by_vector_explained"))
+    assert f"Index Only Scan using {SIGNS}" in explained
+
+
+def test_by_signs_the_nearest_are_found(big: Sql) -> None:
+    found = 0
+    for query in vectors(20, 8):
+        exact = by_vector(big, query, {}, 1_000_000, most=200)[:10]
+        by_signs = by_vector(big, query, {}, None, most=200)
+        assert len(by_signs) == 200
+        assert [row[1] for row in by_signs] == sorted((row[1] for row in by_signs), reverse=True)
+        found += len(set(exact) & set(by_signs[:10]))
+    assert found / 200 >= 0.99
 
 
 def test_without_a_filter_the_answer_is_that_of_a_filter_that_everything_passes(big: Sql) -> None:
@@ -175,12 +201,13 @@ def test_without_a_filter_the_answer_is_that_of_a_filter_that_everything_passes(
         assert by_vector(big, query, {}, 1_000_000) == by_vector(big, query, {"min_importance": 0.0}, 1_000_000)
 
 
-def test_stale_chunks_hide_nobody_though_they_are_the_nearest(big: Sql) -> None:
+@pytest.mark.parametrize("exact_below", [1_000_000, None], ids=["exact", "by signs"])
+def test_stale_chunks_hide_nobody_though_they_are_the_nearest(exact_below: int | None, big: Sql) -> None:
     (query,) = vectors(1, 6)
     in_order = [row[0] for row in by_vector(big, query, {}, 1_000_000, most=4 * MOST)]
     try:
         big("UPDATE nexus_memory.episode_chunks SET input_sha256 = 'stale' WHERE episode_id = ANY (%s::uuid[])", in_order[: 2 * MOST])
-        rows = by_vector(big, query, {}, 1_000_000)
+        rows = by_vector(big, query, {}, exact_below)
     finally:
         big(
             "UPDATE nexus_memory.episode_chunks c SET input_sha256 = e.input_sha256 FROM nexus_memory.zep_episodic_memory e"
@@ -199,6 +226,38 @@ def test_word_search_uses_the_gin_index(query: str, big: Sql) -> None:
 def test_word_search_finds_all_that_hold_a_rare_word(big: Sql) -> None:
     rows = big("SELECT episode_id FROM nexus_memory.search_by_words('zanzibar', 50, '{}')")
     assert sorted(row[0][-5:] for row in rows) == ["00007", "02507", "05007", "07507", "10007"]
+
+
+def by_words(sql: Sql, query: str, filters: dict[str, Any] | None = None) -> list[tuple[Any, ...]]:
+    return sql("SELECT * FROM nexus_memory.search_by_words(%s, %s, %s::jsonb)", query, MOST, orjson.dumps(filters or {}).decode())
+
+
+def test_rare_word_decides_beside_one_that_everything_holds(big: Sql) -> None:
+    rows = by_words(big, "episode zanzibar")
+    assert sorted(row[0][-5:] for row in rows[:5]) == ["00007", "02507", "05007", "07507", "10007"]
+    assert len(rows) == len({row[0] for row in rows}) == MOST, "those that hold the other word come after"
+    assert rows[4][1] > 10 * rows[5][1], "a word that is everywhere says little"
+    assert rows[4][2] == pytest.approx(1.0) and rows[5][2] < 0.1
+
+
+def test_words_are_weighed_by_a_sample_about_as_by_all(big: Sql) -> None:
+    """The sample says of three words that are everywhere, in one of a hundred and in one of a thousand, which says how much."""
+    counts = dict(big("SELECT w, count(*) FROM nexus_memory.zep_episodic_memory e, unnest(ARRAY['episode', 'topic5', 'word17']) w"
+                      " WHERE e.agent_id = 'alice' AND e.search_vector @@ quote_literal(w)::tsquery GROUP BY w"))  # fmt: skip
+    held = ROWS - ROWS // 10
+    idf = {word: np.log(1 + (held - count + 0.5) / (count + 0.5)) for word, count in counts.items()}
+    covered = {frozenset(row[0]): row[1] for row in big(
+        "SELECT ARRAY(SELECT w FROM unnest(ARRAY['episode', 'topic5', 'word17']) w WHERE e.search_vector @@ quote_literal(w)::tsquery),"
+        " max(s.coverage) FROM nexus_memory.search_by_words('episode topic5 word17', 200, '{}') s"
+        " JOIN nexus_memory.zep_episodic_memory e USING (episode_id) GROUP BY 1")}  # fmt: skip
+    assert len(covered) >= 2
+    for words, coverage in covered.items():
+        assert coverage == pytest.approx(sum(idf[word] for word in words) / sum(idf.values()), abs=0.05), words
+
+
+def test_words_under_a_filter_that_no_rare_word_passes_find_as_many_as_there_are(big: Sql) -> None:
+    assert len(by_words(big, "episode zanzibar", {"tags_any": ["rare"]})) == MOST
+    assert len(by_words(big, "episode", {"session_id": "s3"})) == MOST
 
 
 @pytest.mark.parametrize(
@@ -270,7 +329,7 @@ def test_index_is_compared_with_the_exact_scan_and_recorded(recall: RecallServic
 
 def test_index_that_finds_the_wrong_ones_is_noticed(recall: RecallService, big: Sql, monkeypatch: pytest.MonkeyPatch) -> None:
     """Stands for a graph that has gone bad: through the index only one episode in a hundred can be found."""
-    filters = """CASE :exact_below WHEN 1 THEN '{"tags_any": ["rare"]}' ELSE '{}' END"""
+    filters = """CASE WHEN :exact_below IS NULL THEN '{"tags_any": ["rare"]}' ELSE '{}' END"""
     bad = str(recall_module._NEAREST).replace("'{}'", filters)
     monkeypatch.setattr(recall_module, "_NEAREST", text(bad))
     with capture_logs() as lines:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.search.conversation import Question, Turn, rank_turns
-from app.search.fusion import WEIGHTS, Ranked, WordScore, fuse
+from app.search.fusion import WEIGHTS, Fusion, Ranked, WordScore
 from app.search.temporal import Mention
 
 IDS = [UUID(int=n) for n in range(1, 9)]
@@ -59,6 +59,7 @@ def test_scores_lie_between_0_and_1_best_first_and_only_what_may_be_returned(
     found = [each.score for each in ranked]
     assert found == sorted(found, reverse=True)
     assert all(-1e-9 <= score <= 1 + 1e-9 for score in found)
+    assert rank_turns(Question("what did Ann say?"), cosines, words, turns, eligible, most=3) == ranked[:3]
     # Also a turn that has no vector yet and none of the words, right after one that has some.
     after = {target_id for target_id, turn in turns.items() if turn.previous in words}
     assert {each.target_id for each in ranked} == (set(cosines) | set(words) | after) & eligible
@@ -70,7 +71,7 @@ def test_scores_lie_between_0_and_1_best_first_and_only_what_may_be_returned(
 @given(COSINES, WORDS)
 def test_without_turns_the_order_is_that_of_meaning_and_words(cosines: dict[UUID, float], words: dict[UUID, WordScore]) -> None:
     ranked = rank_turns(Question("a question"), cosines, words, {}, IDS)
-    assert scores(ranked) == pytest.approx(scores(fuse(cosines, words, use_vector=True, use_words=True)))
+    assert scores(ranked) == pytest.approx(scores(Fusion(cosines, words, use_vector=True, use_words=True).best()))
 
 
 def test_answer_is_found_beside_its_question() -> None:
