@@ -2,16 +2,16 @@
 
 They begin at zero here. Workers of older code go on, and what they finish is not counted.
 
-Revision ID: 0016
-Revises: 0015
+Revision ID: 0017
+Revises: 0016
 """
 
 from alembic import op
 
 from migrations.sql_files import run_files
 
-revision = "0016"
-down_revision = "0015"
+revision = "0017"
+down_revision = "0016"
 branch_labels = None
 depends_on = None
 
