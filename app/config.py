@@ -25,7 +25,8 @@ ROLE_SECRETS: dict[Role, str] = {
 PASSWORD_SECRETS = (*ROLE_SECRETS.values(), "redis_password")
 ADMIN_KEY_SECRET = "admin_api_key"  # noqa: S105 - the name of a file
 LEDGER_KEY_SECRET = "ledger_signing_key"  # noqa: S105 - the name of a file
-ALL_SECRETS = (*PASSWORD_SECRETS, ADMIN_KEY_SECRET, LEDGER_KEY_SECRET)
+METRICS_KEY_SECRET = "metrics_api_key"  # noqa: S105 - the name of a file
+ALL_SECRETS = (*PASSWORD_SECRETS, ADMIN_KEY_SECRET, METRICS_KEY_SECRET, LEDGER_KEY_SECRET)
 """Every secret that is written here, each a file `<name>.txt` in SECRETS_DIR unless `<NAME>_FILE` says otherwise."""
 
 RABBITMQ_SECRET = "rabbitmq_password"  # noqa: S105 - the name of a file
@@ -42,6 +43,14 @@ class Settings(BaseSettings):
     port: int = Field(8002, ge=1, le=65535, description="Port of the API.")
     flower_port: int = Field(5555, ge=1, le=65535, description="Port of Flower, on loopback.")
     mcp_port: int = Field(8003, ge=1, le=65535, description="Port of the memory as tools (MCP), on loopback.")
+    metrics_host: str = Field("127.0.0.1", description="Address at which a dispatcher or worker shows its own metrics.")
+    metrics_port: int = Field(
+        0,
+        ge=0,
+        le=65535,
+        description="Port of a dispatcher's or worker's own metrics, 0 for none; in the embedded stack the first of theirs, "
+        "and free ones if it is not set.",
+    )
     mcp_api_url: str = Field("", description="Where the tools find the API; empty for HOST and PORT.")
     mcp_allowed_hosts: tuple[str, ...] = Field(
         (), description="Names under which the tools may be called beside this machine's own, with their ports, as a JSON list."
@@ -58,6 +67,7 @@ class Settings(BaseSettings):
     ledger_signing_key_file: Path | None = Field(None, description="File of the text from which the key that seals the ledger is made.")
     rabbitmq_password_file: Path | None = Field(None, description="File of RABBITMQ_USER's password, for a RabbitMQ broker.")
     admin_api_key_file: Path | None = Field(None, description="File of the first administrator's API key.")
+    metrics_api_key_file: Path | None = Field(None, description="File of the API key with which Prometheus scrapes the API.")
 
     # Servers. Passwords never stand here: they come from the secret files.
     database_url: str = Field(

@@ -11,16 +11,16 @@ from psycopg2.extensions import connection as PgConnection  # noqa: N812 - the c
 from psycopg2.extensions import encrypt_password
 from sqlalchemy import make_url, text
 
-from app.config import ROLE_SECRETS, Settings
+from app.config import ADMIN_KEY_SECRET, METRICS_KEY_SECRET, ROLE_SECRETS, Settings
 from app.db import Database
 from app.errors import ConfigurationError, StackError
 
 _ROOT = Path(__file__).resolve().parent.parent
 _OLDEST_MAJOR = 17
-_ADMIN_KEY = text(
-    "INSERT INTO memory_system.api_keys (key_sha256, name, role) VALUES (:key_sha256, 'first administrator', 'admin')"
-    " ON CONFLICT (key_sha256) DO NOTHING"
+_KEY = text(
+    "INSERT INTO memory_system.api_keys (key_sha256, name, role) VALUES (:key_sha256, :name, :role) ON CONFLICT (key_sha256) DO NOTHING"
 )
+_FIRST_KEYS = ((ADMIN_KEY_SECRET, "first administrator", "admin"), (METRICS_KEY_SECRET, "Prometheus", "operator"))
 
 
 def _connect(superuser_dsn: str, database: str) -> PgConnection:
@@ -142,12 +142,15 @@ def migrate(settings: Settings, revision: str = "head") -> None:
         database.close()
 
 
-def ensure_admin_key(settings: Settings) -> None:
-    """Register the key in secrets/admin_api_key.txt as an administrator's, if it is not yet. Idempotent."""
-    digest = hashlib.sha256(settings.secret("admin_api_key").encode()).digest()
+def ensure_first_keys(settings: Settings) -> None:
+    """Register the keys in secrets/, the administrator's and that of Prometheus, those that are not yet. Idempotent."""
+    keys = [
+        {"key_sha256": hashlib.sha256(settings.secret(secret).encode()).digest(), "name": name, "role": role}
+        for secret, name, role in _FIRST_KEYS
+    ]
     database = Database(settings, "nexus_app", "nexus set-up")
     try:
         with database.transaction() as connection:
-            connection.execute(_ADMIN_KEY, {"key_sha256": digest})
+            connection.execute(_KEY, keys)
     finally:
         database.close()

@@ -18,7 +18,7 @@ def make_celery(settings: Settings) -> Celery:
         accept_content=["json"],
         # A message of any other shape is discarded by whoever reads it, instead of ending one worker after the other.
         worker_consumer="tasks.consumer:Consumer",
-        task_annotations={"*": {"Strategy": "tasks.strategy:discard_malformed"}},
+        task_annotations={"*": {"Strategy": "tasks.strategy:discard_malformed", "Request": "tasks.requests:Request"}},
         task_ignore_result=True,
         result_backend=None,
         task_create_missing_queues=True,

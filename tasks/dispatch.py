@@ -12,7 +12,9 @@ from redis.exceptions import RedisError
 from app.bootstrap import build_cache_redis, build_queue_service
 from app.cache.keys import DOORBELL
 from app.errors import NexusError
+from app.observability import process_metrics
 from app.observability.logs import configure_logging
+from app.observability.process_metrics import DispatcherCounts
 from app.queue.dispatcher import Dispatcher
 from tasks.broker import Broker
 from tasks.celery_app import settings
@@ -67,7 +69,9 @@ def main() -> int:
         _log.critical("dispatcher_cannot_start", code=error.code, error=error.message)
         return 1
     _log.info("dispatcher_started")
-    Dispatcher(queue, Broker(), doorbell.wait, settings).run(stop)
+    counts = DispatcherCounts()
+    process_metrics.serve(counts, settings.metrics_host, settings.metrics_port, lambda: counts.heard_at)
+    Dispatcher(queue, Broker(), doorbell.wait, settings, counts).run(stop)
     return 0
 
 

@@ -7,15 +7,17 @@ from dataclasses import replace
 from functools import cache
 from typing import Any
 
+import psutil
 import structlog
 from billiard.exceptions import WorkerLostError
 from celery.concurrency import get_implementation
 from celery.concurrency.prefork import TaskPool
-from celery.signals import celeryd_init, setup_logging, task_failure, worker_process_init, worker_process_shutdown
+from celery.signals import celeryd_init, setup_logging, task_failure, worker_init, worker_process_init, worker_process_shutdown
 
 from app.bootstrap import WorkerServices, build_queue_service, build_worker_services, check_model
+from app.db_wait import answers_within
 from app.errors import ConfigurationError, NexusError
-from app.observability import tracing
+from app.observability import process_metrics, tracing
 from app.observability.logs import configure_logging
 from app.queue.service import QueueService
 from app.queue.workers import WorkerIdentity, this_process
@@ -24,9 +26,13 @@ from tasks.messages import claim_of
 from tasks.names import EMBED_BATCH
 from tasks.parent import Parent
 from tasks.pool_watch import PoolWatch
+from tasks.requests import Request
 from tasks.time_limit import ENDED_BY
 
 _log = structlog.get_logger(__name__)
+
+_SCRAPE_SECONDS = 2.0
+"""How long a scrape may wait for PostgreSQL."""
 
 
 class ChildProcess:
@@ -149,6 +155,22 @@ def _stop_child(**_: Any) -> None:
 def _parents_queue() -> QueueService:
     """Return the queue of the worker's parent process, with one pool however many children die."""
     return build_queue_service(settings)
+
+
+def _last_heard_of() -> float | None:
+    """In the parent: return when a child last said that it lives, None when that is not known."""
+    pids = [process.pid for process in psutil.Process().children(recursive=True)]
+    try:
+        with answers_within(_SCRAPE_SECONDS):
+            return _parents_queue().last_heard_of(this_process("worker").hostname, pids)
+    except NexusError:
+        return None
+
+
+@worker_init.connect
+def _show_metrics(**_: Any) -> None:
+    """In the parent, before it has children."""
+    process_metrics.serve(Request.counts, settings.metrics_host, settings.metrics_port, _last_heard_of)
 
 
 def _forget_dead_processes() -> None:

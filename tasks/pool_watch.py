@@ -7,6 +7,8 @@ from typing import Any, ClassVar
 import structlog
 from celery.bootsteps import StartStopStep
 
+from tasks.requests import Request
+
 _log = structlog.get_logger(__name__)
 
 _SECONDS = 1.0
@@ -35,6 +37,7 @@ class PoolWatch(StartStopStep):  # type: ignore[misc]  # Celery has no types
                 present = set(worker.pool.info["processes"])
                 if children - present:
                     # Not here: the event loop must not wait for a database.
+                    Request.counts.child_restarts += len(children - present)
                     for action in self.when_gone:
                         threading.Thread(target=action, name="burial", daemon=True).start()
                 children.clear()

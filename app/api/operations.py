@@ -10,7 +10,7 @@ from app.api.authentication import find_agent
 from app.api.schemas.operations import HealthAnswer, LivenessAnswer, ReadinessAnswer, StatsAnswer, StatsQuery
 from app.api.services import request_metrics, services
 from app.errors import InvalidRequest, Unavailable
-from app.observability.metrics import DatabaseReadings, render_database
+from app.observability.readings import DatabaseReadings, render_database
 
 blueprint = APIBlueprint("operations", __name__, abp_tags=[Tag(name="operations")])
 
@@ -61,12 +61,18 @@ def get_metrics() -> Response:
 def _read_database() -> DatabaseReadings:
     counts = services().stats.queue()
     advice = services().queue_status.advice()
+    tallies = services().queue_status.tallies()
     reconciliation = services().stats.reconciliation()
     return DatabaseReadings(
         queue_depth={"pending": counts.pending, "processing": counts.processing, "done": counts.done, "dead": counts.dead},
         oldest_pending_age_seconds=counts.oldest_pending_seconds,
+        processed=tallies.done,
+        dead=tallies.dead,
+        processing_latency=tallies.processing,
+        time_to_searchable=tallies.searchable,
         accounting_identity_drift=services().integrity.drift(),
         workers_alive=advice.workers_at_work,
+        dispatchers_alive=services().queue_status.dispatchers_alive(),
         workers_advised=advice.workers_advised,
         drift_found=reconciliation.found,
         drift_repaired=reconciliation.repaired,

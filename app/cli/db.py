@@ -33,8 +33,8 @@ def bootstrap(superuser_url_file: Path) -> None:
 @db.command()
 @click.option("--revision", default="head", show_default=True, help="Alembic revision to go up to.")
 def migrate(revision: str) -> None:
-    """Bring the schema up to a revision and register the first administrator's key."""
+    """Bring the schema up to a revision and register the keys in the secret files."""
     settings = load_settings()
     database_setup.migrate(settings, revision)
-    database_setup.ensure_admin_key(settings)
+    database_setup.ensure_first_keys(settings)
     click.echo("the schema is up to date")

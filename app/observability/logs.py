@@ -29,6 +29,7 @@ _HIDDEN_KEYS = frozenset(
         "api_key",
         "apikey",
         "admin_api_key",
+        "metrics_api_key",
         "cookie",
         "set-cookie",
         "nonce",

@@ -9,6 +9,7 @@ import structlog
 
 from app.config import Settings
 from app.errors import DatabaseUnavailable
+from app.observability.process_metrics import DispatcherCounts
 from app.queue.models import Batch
 from app.queue.service import QueueService
 from app.queue.workers import this_process
@@ -46,11 +47,20 @@ class Dispatcher:
         broker: Takes batches.
         wait_for_doorbell: Sleeps until there may be work.
         settings: Times.
+        counts: Told what it does; None for nobody.
     """
 
-    def __init__(self, queue: QueueService, broker: Broker, wait_for_doorbell: Doorbell, settings: Settings) -> None:
+    def __init__(
+        self,
+        queue: QueueService,
+        broker: Broker,
+        wait_for_doorbell: Doorbell,
+        settings: Settings,
+        counts: DispatcherCounts | None = None,
+    ) -> None:
         self._queue = queue
         self._broker = broker
+        self._counts = counts or DispatcherCounts()
         self._wait = wait_for_doorbell
         self._settings = settings
         self._identity = this_process("dispatcher")
@@ -103,6 +113,7 @@ class Dispatcher:
             self._rest(error, batches)
             return True
         self._broker_pause = self._settings.poll_seconds
+        self._counts.sent(len(batches), sum(len(batch.claim.target_ids) for batch in batches))
         return bool(batches)
 
     def _rest(self, error: Exception, batches: Sequence[Batch]) -> None:
@@ -111,6 +122,7 @@ class Dispatcher:
         Some messages may have gone out and some not. Given back, the rows of either have spent their token, so a message that
         arrives after all matches nothing.
         """
+        self._counts.broker_failures += 1
         _log.warning(
             "broker_failed",
             error=type(error).__name__,
@@ -136,10 +148,13 @@ class Dispatcher:
     def _keep_house(self) -> None:
         now = time.monotonic()
         if now >= self._next_reap:
-            if self._queue.reap() and self._unread:
+            reaped = self._queue.reap()
+            self._counts.reaped_rows += reaped
+            if reaped and self._unread:
                 _log.warning("messages_unread", messages=self._unread, action=_UNREAD)
             self._next_reap = now + self._settings.reaper_seconds
         if now >= self._next_beat:
             self._queue.beat(self._identity) if self._has_joined else self._queue.join(self._identity)
             self._has_joined = True
+            self._counts.heard()
             self._next_beat = now + self._settings.heartbeat_seconds

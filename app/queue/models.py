@@ -62,6 +62,14 @@ class WorkItem:
 
 
 @dataclass(frozen=True, slots=True)
+class Finished:
+    """How long a done row took, from its start and from when its text was enqueued; None where its model is not the active one."""
+
+    processing_seconds: float
+    searchable_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class QueueCounts:
     """Rows by state, and the age of the oldest pending one; zeros on an empty queue."""
 

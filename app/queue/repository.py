@@ -1,13 +1,15 @@
 """All SQL on the queue. Every transition proves its claim by the token; times are PostgreSQL's; lock order is episode, then queue row."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Connection, text
 
+from app.queue import tallies
 from app.queue.lanes import LANES, Position
-from app.queue.models import Claim, ClaimedRow, QueueCounts
+from app.queue.models import Claim, ClaimedRow, Finished, QueueCounts
 
 # One dispatcher at a time counts and claims, so that several do not each spend the same room.
 _TRY_WINDOW = text("SELECT pg_try_advisory_xact_lock(hashtext('nexus queue window'))")
@@ -107,11 +109,19 @@ _OWNED = text(
     f"SELECT target_id FROM memory_system.embeddings_queue WHERE {_OF_CLAIM} AND started_at IS NOT NULL ORDER BY target_id FOR UPDATE"
 )
 
+# The times are those that the update takes away. A vector of a migration's target makes nothing searchable yet.
 _DONE = text(
     f"""
+    WITH held AS MATERIALIZED (
+        SELECT target_id AS id, started_at AS began, enqueued_at AS enqueued FROM memory_system.embeddings_queue WHERE {_OF_CLAIM}
+    )
     UPDATE memory_system.embeddings_queue
     SET state = 'done', claim_token = NULL, started_at = NULL, lease_until = NULL, last_error = NULL, solo = false, processed_at = now()
-    WHERE {_OF_CLAIM}
+    FROM held h
+    WHERE {_OF_CLAIM} AND target_id = h.id
+    RETURNING greatest(0, extract(epoch FROM clock_timestamp() - h.began))::double precision AS processing,
+        CASE WHEN EXISTS (SELECT FROM memory_system.embedding_models m WHERE m.model_id = :model_id AND m.is_active)
+             THEN greatest(0, extract(epoch FROM clock_timestamp() - h.enqueued))::double precision END AS searchable
     """
 )
 
@@ -270,8 +280,9 @@ def lock_owned(connection: Connection, claim: Claim) -> set[UUID]:
 
 
 def mark_done(connection: Connection, claim: Claim) -> None:
-    """Finish rows; their vectors are written in the same transaction. retry_count stays, as a record of what it took."""
-    connection.execute(_DONE, _proof(claim))
+    """Finish rows and count them; their vectors are written in the same transaction. retry_count stays, as a record of what it took."""
+    rows = connection.execute(_DONE, _proof(claim))
+    tallies.count_done(connection, claim.target_kind, [Finished(row.processing, row.searchable) for row in rows])
 
 
 def fail(
@@ -288,7 +299,7 @@ def fail(
             "retry_max_seconds": retry_max_seconds,
         },
     )
-    return {row.target_id: row.state for row in rows}
+    return _taken_back(connection, rows, error)
 
 
 def refund(connection: Connection, claim: Claim, *, delay_seconds: float, error: str | None = None, solo: bool = False) -> int:
@@ -305,7 +316,7 @@ def give_back(connection: Connection, claim: Claim) -> int:
 def crash(connection: Connection, claim: Claim, *, error: str, max_attempts: int) -> dict[UUID, str]:
     """Take rows back from a worker that died: started ones charged and alone from now on. Returns the new state by id."""
     rows = connection.execute(_CRASH, {**_proof(claim), "error": error, "max_attempts": max_attempts})
-    return {row.target_id: row.state for row in rows}
+    return _taken_back(connection, rows, error)
 
 
 def reap(connection: Connection, *, max_attempts: int, grace_seconds: float) -> dict[UUID, str]:
@@ -316,8 +327,16 @@ def reap(connection: Connection, *, max_attempts: int, grace_seconds: float) -> 
         max_attempts: Attempts after which a started row is dead.
         grace_seconds: No lease counts as run out for so long after PostgreSQL's start.
     """
-    parameters = {"max_attempts": max_attempts, "grace_seconds": grace_seconds, "error": "lease_expired: the worker fell silent"}
-    return {row.target_id: row.state for row in connection.execute(_REAP, parameters)}
+    error = "lease_expired: the worker fell silent"
+    rows = connection.execute(_REAP, {"max_attempts": max_attempts, "grace_seconds": grace_seconds, "error": error})
+    return _taken_back(connection, rows, error)
+
+
+def _taken_back(connection: Connection, rows: Iterable[Any], error: str) -> dict[UUID, str]:
+    """Return the new states by id, and count those that are dead of the error."""
+    moved = list(rows)
+    tallies.count_dead(connection, (row.state for row in moved), error)
+    return {row.target_id: row.state for row in moved}
 
 
 def counts(connection: Connection, agent_id: str | None) -> QueueCounts:

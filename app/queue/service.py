@@ -1,7 +1,7 @@
 """The transactions of the queue that dispatchers run: claim, reap, put back, and the upkeep beside them."""
 
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from uuid import UUID
 
 import structlog
@@ -130,6 +130,11 @@ class QueueService:
         with self._database.transaction() as connection:
             buried = workers.bury(connection, identity)
         _log_buried(identity, buried)
+
+    def last_heard_of(self, hostname: str, pids: Sequence[int]) -> float | None:
+        """Return when any of a host's processes last said that it lives, in seconds since 1970; None when none of them ever did."""
+        with self._database.transaction() as connection:
+            return workers.last_heard_of(connection, hostname, pids)
 
     def leave(self, identity: WorkerIdentity) -> None:
         """Say that a process ends."""

@@ -7,8 +7,11 @@ from sqlalchemy import Connection, text
 
 from app.config import Settings
 from app.db import Database
+from app.queue import tallies
 from app.queue.advice import Advice, Backlog, advise
 from app.queue.lanes import LANES, Lane
+from app.queue.tallies import Tallies
+from app.queue.workers import Alive, alive
 
 # One statement, so that every number is from one snapshot. The left join keeps done and dead when no row is open.
 _ROWS = text(
@@ -144,6 +147,16 @@ class QueueStatusService:
             due = connection.execute(_DUE).one()
             rates = list(connection.execute(_RATES, self._silence).scalars())
         return advise(Backlog(int(due.rows), int(due.chars)), rates, self._minutes(drain_minutes))
+
+    def dispatchers_alive(self) -> int:
+        """Return how many dispatchers were heard from lately."""
+        with self._database.transaction() as connection:
+            return alive(connection, self._settings.worker_silence_seconds).get("dispatcher", Alive()).processes
+
+    def tallies(self) -> Tallies:
+        """Return how many rows were done and died, ever."""
+        with self._database.transaction() as connection:
+            return tallies.read(connection)
 
     @property
     def _silence(self) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""The tables of the queue, of who works on it, and of beat's ticks."""
+"""The tables of the queue, of who works on it, of what became of its rows, and of beat's ticks."""
 
 from sqlalchemy import (
     BigInteger,
@@ -6,6 +6,7 @@ from sqlalchemy import (
     Column,
     Double,
     ForeignKeyConstraint,
+    Identity,
     Index,
     Integer,
     LargeBinary,
@@ -16,6 +17,7 @@ from sqlalchemy import (
     Uuid,
 )
 from sqlalchemy import text as sql
+from sqlalchemy.dialects.postgresql import ARRAY
 
 from app.schema import NOW, TimestampTz, metadata
 
@@ -80,5 +82,29 @@ beat_ticks = Table(
     Column("slot", TimestampTz, nullable=False),
     Column("ran_at", TimestampTz, nullable=False, server_default=NOW),
     PrimaryKeyConstraint("task", "slot", name="pk_beat_ticks"),
+    schema="memory_system",
+)
+
+done_tallies = Table(
+    "done_tallies",
+    metadata,
+    Column("tally_id", BigInteger, Identity(always=True), nullable=False),
+    Column("target_kind", Text, nullable=False),
+    Column("rows", BigInteger, nullable=False),
+    Column("processing_counts", ARRAY(BigInteger), nullable=False),
+    Column("processing_seconds", Double, nullable=False),
+    Column("searchable_counts", ARRAY(BigInteger), nullable=False),
+    Column("searchable_seconds", Double, nullable=False),
+    PrimaryKeyConstraint("tally_id", name="pk_done_tallies"),
+    schema="memory_system",
+)
+
+dead_tallies = Table(
+    "dead_tallies",
+    metadata,
+    Column("tally_id", BigInteger, Identity(always=True), nullable=False),
+    Column("cause", Text, nullable=False),
+    Column("rows", BigInteger, nullable=False),
+    PrimaryKeyConstraint("tally_id", name="pk_dead_tallies"),
     schema="memory_system",
 )

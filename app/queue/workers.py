@@ -2,6 +2,7 @@
 
 import os
 import socket
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import psutil
@@ -20,6 +21,10 @@ _BEAT = text(
 _LEAVE = text("DELETE FROM memory_system.workers WHERE worker_id = :worker_id")
 _OF_HOST = text("SELECT worker_id, pid FROM memory_system.workers WHERE hostname = :hostname AND worker_id <> :worker_id")
 _LEAVE_ALL = text("DELETE FROM memory_system.workers WHERE worker_id = ANY (:worker_ids)")
+_HEARD_OF = text(
+    "SELECT extract(epoch FROM max(heartbeat_at))::double precision FROM memory_system.workers"
+    " WHERE hostname = :hostname AND pid = ANY (:pids)"
+)
 _PRUNE = text("DELETE FROM memory_system.workers WHERE heartbeat_at < now() - interval '1 day'")
 _ALIVE = text(
     """
@@ -102,6 +107,12 @@ def bury(connection: Connection, identity: WorkerIdentity) -> int:
     rows = connection.execute(_OF_HOST, {"hostname": identity.hostname, "worker_id": identity.worker_id})
     gone = [row.worker_id for row in rows if not psutil.pid_exists(row.pid)]
     return connection.execute(_LEAVE_ALL, {"worker_ids": gone}).rowcount if gone else 0
+
+
+def last_heard_of(connection: Connection, hostname: str, pids: Sequence[int]) -> float | None:
+    """Return when any of a host's processes last said that it lives, in seconds since 1970; None when none of them ever did."""
+    heard_at: float | None = connection.execute(_HEARD_OF, {"hostname": hostname, "pids": list(pids)}).scalar_one()
+    return heard_at
 
 
 def prune(connection: Connection) -> int:

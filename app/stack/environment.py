@@ -19,8 +19,8 @@ def absolute(settings: Settings) -> Settings:
 
 
 def with_servers(settings: Settings, state: State) -> Settings:
-    """Return the settings with the ports of Flower and the tools, and the embedded servers where no external one is given."""
-    changes: dict[str, object] = {"flower_port": state.flower_port, "mcp_port": state.mcp_port}
+    """Return the settings with the ports of Flower, the tools and metrics, and the embedded servers where no external one is given."""
+    changes: dict[str, object] = {"flower_port": state.flower_port, "mcp_port": state.mcp_port, "metrics_port": state.metrics_port}
     if not is_given(settings, "database_url"):
         changes["database_url"] = f"postgresql://127.0.0.1:{state.postgres_port}/nexus_memory"
     if not is_given(settings, "redis_url"):

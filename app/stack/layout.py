@@ -73,6 +73,11 @@ class Layout:
         return self.root / "beat"
 
     @property
+    def prometheus(self) -> Path:
+        """A configuration of Prometheus for this stack, written at each start, and the targets that it reads."""
+        return self.root / "prometheus"
+
+    @property
     def api_metrics(self) -> Path:
         """Files through which the API's processes share their counters; emptied at each start."""
         return self.root / "metrics" / "api"
@@ -91,7 +96,7 @@ class Layout:
             if _UNSAFE_IN_CONFIGURATION.search(str(path)):
                 raise StackError(f"the path {str(path)!r} holds a quote, ';', '#' or a line break; use another folder")
         try:
-            for folder in (self.root, self.redis, self.logs, self.beat, self.api_metrics):
+            for folder in (self.root, self.redis, self.logs, self.beat, self.api_metrics, self.prometheus):
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             for stale in self.api_metrics.glob("*.db"):
                 stale.unlink(missing_ok=True)
@@ -113,6 +118,7 @@ class State:
     port: int = 0
     flower_port: int = 0
     mcp_port: int = 0
+    metrics_port: int = 0
     postgres_port: int = 0
     redis_port: int = 0
     supervisor_pid: int = 0

@@ -6,6 +6,8 @@ import psutil
 
 from app.errors import StackError
 
+_PORTS = 65_536
+
 
 def is_free(host: str, port: int) -> bool:
     """Return whether a server could listen there now.
@@ -45,6 +47,20 @@ def choose(remembered: int, taken: frozenset[int] = frozenset()) -> int:
             port: int = probe.getsockname()[1]
         if port not in taken:
             return port
+
+
+def choose_block(remembered: int, count: int, taken: frozenset[int] = frozenset()) -> int:
+    """Return the first of so many ports of loopback in a row, the remembered one if all are still free.
+
+    Args:
+        remembered: The first of the last run, 0 for none.
+        count: How many; at least 1.
+        taken: Ports that this stack gives to somebody else.
+    """
+    first = remembered or choose(0, taken)
+    while first + count > _PORTS or not all(port not in taken and is_free("127.0.0.1", port) for port in range(first, first + count)):
+        first = choose(0, taken)
+    return first
 
 
 def require_free(name: str, host: str, port: int) -> None:

@@ -71,6 +71,12 @@ def service_programs(settings: Settings, layout: Layout) -> list[Program]:
     ]
 
 
+def metrics_ports(settings: Settings) -> dict[str, int]:
+    """Return the port of each program that shows metrics of its own; empty when none does."""
+    names = ["dispatcher", *worker_names(settings)]
+    return {name: settings.metrics_port + number for number, name in enumerate(names)} if settings.metrics_port else {}
+
+
 def _worker(celery: Sequence[str], number: int, settings: Settings) -> Program:
     command = [*celery, "worker", "--loglevel", "INFO", "--concurrency", "1", "-n", f"worker{number}@%h", "-Q", QUEUES]
     name = f"worker_{number}"
@@ -81,7 +87,7 @@ def _worker(celery: Sequence[str], number: int, settings: Settings) -> Program:
         # TERM ends a worker after its current batch, about a second. (Celery's soft shutdown would
         # always sleep its whole timeout while a batch runs.) What takes longer is killed; its lease recovers it.
         stop_wait_seconds=45,
-        environment={"OMP_NUM_THREADS": str(settings.worker_threads)},
+        environment={"OMP_NUM_THREADS": str(settings.worker_threads), "METRICS_PORT": str(metrics_ports(settings).get(name, 0))},
     )
 
 

@@ -3,7 +3,7 @@
 from sqlalchemy.exc import SQLAlchemyError
 
 from app.config import Settings
-from app.database_setup import bootstrap, ensure_admin_key, migrate
+from app.database_setup import bootstrap, ensure_first_keys, migrate
 from app.errors import StackError
 
 
@@ -24,8 +24,8 @@ def prepare(settings: Settings, superuser_dsn: str | None) -> None:
             bootstrap(settings, superuser_dsn)
         step = "the migration of the database"
         migrate(settings)
-        step = "storing the first administrator's key"
-        ensure_admin_key(settings)
+        step = "storing the first keys"
+        ensure_first_keys(settings)
     except SQLAlchemyError as error:
         # The first line only: the rest of such a message is the statement and its values.
         reason = (str(getattr(error, "orig", None) or error).strip().splitlines() or [type(error).__name__])[0]

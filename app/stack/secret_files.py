@@ -6,13 +6,13 @@ import string
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.config import ADMIN_KEY_SECRET, ALL_SECRETS, Settings
+from app.config import ADMIN_KEY_SECRET, ALL_SECRETS, METRICS_KEY_SECRET, Settings
 from app.errors import ConfigurationError
 
 _ALPHANUMERICS = string.ascii_letters + string.digits
 _PASSWORD_CHARACTERS = 32
 _KEY_CHARACTERS = 40
-_ADMIN_KEY_PREFIX = "nxs_admin_"
+_KEY_PREFIXES = {ADMIN_KEY_SECRET: "nxs_admin_", METRICS_KEY_SECRET: "nxs_operator_"}
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,8 @@ def _create(path: Path, value: str) -> bool:
 
 
 def _value(name: str) -> str:
-    if name == ADMIN_KEY_SECRET:
-        return _ADMIN_KEY_PREFIX + _random(_KEY_CHARACTERS)
+    if name in _KEY_PREFIXES:
+        return _KEY_PREFIXES[name] + _random(_KEY_CHARACTERS)
     return _random(_PASSWORD_CHARACTERS)
 
 

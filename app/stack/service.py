@@ -10,7 +10,7 @@ from pathlib import Path
 
 from app.config import ALL_SECRETS, Settings
 from app.errors import StackError
-from app.stack import environment, leftovers, ports, readiness, redis_server
+from app.stack import environment, leftovers, ports, prometheus, readiness, redis_server
 from app.stack.layout import Layout, State, write_private
 from app.stack.lock import OwnerLock
 from app.stack.postgres import Postgres
@@ -193,6 +193,8 @@ class Stack:
                 port = ports.choose(port, frozenset(taken))
             taken.add(port)
             side[name] = port
+        side["metrics_port"] = self._metrics_port(frozenset(taken))
+        taken |= set(range(side["metrics_port"], side["metrics_port"] + 1 + chosen.worker_bounds[1]))
         postgres = ports.choose(self._state.postgres_port, frozenset(taken))
         taken.add(postgres)
         redis = ports.choose(self._state.redis_port, frozenset(taken))
@@ -202,11 +204,22 @@ class Stack:
             port=chosen.port,
             flower_port=side["flower_port"],
             mcp_port=side["mcp_port"],
+            metrics_port=side["metrics_port"],
             postgres_port=postgres,
             redis_port=redis,
         )
         self.settings = environment.with_servers(chosen, state)
+        prometheus.write(self.settings, self.layout)
         self._state = state.write(self.layout)
+
+    def _metrics_port(self, taken: frozenset[int]) -> int:
+        """Return the first of the ports of dispatcher and workers; 0 where they shall show no metrics."""
+        first, count = self._chosen.metrics_port, 1 + self._chosen.worker_bounds[1]
+        if not environment.is_given(self._chosen, "metrics_port"):
+            return ports.choose_block(self._state.metrics_port, count, taken)
+        for port in range(first, first + count) if first else ():
+            ports.require_free("METRICS_PORT", self._chosen.metrics_host, port)
+        return first
 
     def _servers(self) -> tuple[list[_Server], str | None]:
         """Return the embedded servers, configured, and the URL of PostgreSQL's superuser if it is embedded."""

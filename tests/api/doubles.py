@@ -15,10 +15,12 @@ from app.errors import DatabaseUnavailable, NotFound, Unauthenticated
 from app.identity.models import ApiKey, KeyRole, Principal
 from app.integrity.service import AccountingIdentity, ReceiptClaim, SemanticIdentity, Verdict
 from app.integrity.stats import ReconciliationTotals
+from app.observability.metrics import PROCESSING_LATENCY, TIME_TO_SEARCHABLE, Distribution
 from app.queue.advice import Advice, Backlog, advise
 from app.queue.dead import DeadCauses, DeadPage, DeadSelection, Replay
 from app.queue.models import QueueCounts
 from app.queue.status import QueueStatus
+from app.queue.tallies import Tallies
 from app.search.query import SearchAnswer, SearchQuery
 
 KEYS: dict[str, tuple[KeyRole, str | None]] = {
@@ -208,6 +210,15 @@ class Queue:
     def advice(self, drain_minutes: float | None = None) -> Advice:
         """Advise three workers for five minutes."""
         return advise(Backlog(2_000, 2_000 * 250), [750.0, None], drain_minutes or 5.0)
+
+    def dispatchers_alive(self) -> int:
+        """Return one."""
+        return 1
+
+    def tallies(self) -> Tallies:
+        """Return five rows done in half a second each, and one that died."""
+        processing, searchable = (Distribution.of(metric.buckets, [0.5] * 5) for metric in (PROCESSING_LATENCY, TIME_TO_SEARCHABLE))
+        return Tallies({"episodic": 5}, {"encoder_error": 1}, {"episodic": processing}, {"episodic": searchable})
 
 
 @dataclass

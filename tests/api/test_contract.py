@@ -213,6 +213,13 @@ def test_metrics_count_by_rule_with_bounded_labels(layer: FlaskClient) -> None:
     assert 'reconciliation_drift_repaired_total{drift="stale",kind="working"} 1.0' in text
     assert 'reconciliation_last_success_timestamp_seconds{kind="working"} 1.5' in text
     assert "embeddings_workers_alive 2.0" in text
+    assert "embeddings_dispatchers_alive 1.0" in text
+    assert 'embeddings_processed_total{target_kind="episodic"} 5.0' in text
+    assert 'embeddings_dead_total{cause="encoder_error"} 1.0' in text
+    assert 'embeddings_processing_latency_bucket{le="0.25",target_kind="episodic"} 0.0' in text
+    assert 'embeddings_processing_latency_bucket{le="0.5",target_kind="episodic"} 5.0' in text
+    assert 'embeddings_time_to_searchable_seconds_bucket{le="+Inf",target_kind="episodic"} 5.0' in text
+    assert 'embeddings_time_to_searchable_seconds_sum{target_kind="episodic"} 2.5' in text
     assert "embeddings_workers_advised 3.0" in text
     assert "nexus_database_up 1.0" in text
 

@@ -39,6 +39,19 @@ CREATE TRIGGER record_queue_change AFTER INSERT OR UPDATE OR DELETE ON memory_sy
     FOR EACH ROW EXECUTE FUNCTION test_mode.record_queue_change();
 ALTER TABLE memory_system.embeddings_queue ENABLE ALWAYS TRIGGER record_queue_change;
 """
+FORGET = "TRUNCATE test_mode.queue_history, memory_system.done_tallies, memory_system.dead_tallies"
+"""Begins the record anew, and with it what the service itself counts; in the order in which a finish writes to them."""
+
+# What a superuser did by hand is nobody's to count. One snapshot, so that a finish is seen in both places or in neither.
+_UNTALLIED = """
+    WITH moved AS (
+        SELECT (new).state FROM test_mode.queue_history
+        WHERE (new).state IN ('done', 'dead') AND (old).state IS DISTINCT FROM (new).state
+          AND role NOT IN (SELECT rolname FROM pg_roles WHERE rolsuper)
+    )
+    SELECT (SELECT count(*) FROM moved WHERE state = 'done') - (SELECT coalesce(sum(rows), 0) FROM memory_system.done_tallies),
+           (SELECT count(*) FROM moved WHERE state = 'dead') - (SELECT coalesce(sum(rows), 0) FROM memory_system.dead_tallies)
+"""
 _READ = """
 SELECT history_seq, target_kind, target_id::text, model_id, txid, began_at, changed_at, role,
        role IN (SELECT rolname FROM pg_roles WHERE rolsuper), (old).*, (new).*
@@ -59,6 +72,12 @@ def install(sql: Sql) -> None:
 def read(sql: Sql) -> list[Change]:
     """Return all recorded changes in order; empty when nothing has changed since `install`."""
     return [_change(*row) for row in sql(_READ)]
+
+
+def untallied(sql: Sql) -> tuple[int, int]:
+    """Return how many more rows were done, and how many more died, by this record than the service has counted."""
+    done, dead = sql(_UNTALLIED)[0]
+    return int(done), int(dead)
 
 
 def _change(

@@ -17,7 +17,7 @@ from app.queue.service import QueueService
 from app.queue.workers import WorkerIdentity
 from tests.factories.encoder import FakeEncoder
 from tests.factories.episodes import QueueRow, stored_row
-from tests.factories.history import read, violations
+from tests.factories.history import read, untallied, violations
 from tests.factories.statements import Sql
 
 SLOTS, BATCH_ROWS, ATTEMPTS = 2, 3, 5
@@ -28,7 +28,7 @@ MOST_IN_FLIGHT = WINDOW + sum(math.ceil(WINDOW * lane.reserve) for lane in LANES
 _QUEUE = "memory_system.embeddings_queue"
 _EMPTY = (
     f"TRUNCATE nexus_memory.zep_episodic_memory, nexus_memory.episode_chunks, {_QUEUE}, memory_system.ledger, memory_system.workers,"
-    " test_mode.queue_history"
+    " test_mode.queue_history, memory_system.done_tallies, memory_system.dead_tallies"
 )
 _BREACHES = {
     "I1: an episode has neither its vector nor work": f"""
@@ -157,3 +157,4 @@ class World:
         """Raise AssertionError unless every change since `empty` is one that the queue's specification allows."""
         found = violations(read(self.sql), ATTEMPTS)
         assert not found, "\n".join(found)
+        assert untallied(self.sql) == (0, 0), "rows done and rows dead that were not counted"

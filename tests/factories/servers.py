@@ -13,7 +13,7 @@ from redis import Redis
 from sqlalchemy import make_url
 
 from app.config import Settings
-from app.database_setup import bootstrap, ensure_admin_key, migrate
+from app.database_setup import bootstrap, ensure_first_keys, migrate
 from app.stack import leftovers, ports
 from app.stack.layout import Layout
 from app.stack.secret_files import write_missing
@@ -68,7 +68,7 @@ class TestServers:
             cursor.execute("SELECT pg_reload_conf()")
         bootstrap(self.settings, self._superuser_dsn)
         migrate(self.settings)
-        ensure_admin_key(self.settings)
+        ensure_first_keys(self.settings)
 
     def stop(self) -> None:
         """Stop both servers, by their process ids, and remove what they wrote."""

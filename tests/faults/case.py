@@ -9,6 +9,7 @@ from uuid import UUID, uuid4
 
 from sqlalchemy import text
 
+from tests.factories import history
 from tests.factories.episodes import delete, edit
 from tests.factories.processes import wait_until
 from tests.faults import invariants
@@ -294,6 +295,8 @@ class Case:
         if sampler.longest_idle_seconds > invariants.LONGEST_IDLE_TRANSACTION_SECONDS and not self.stalls_transactions:
             broken.append(f"I10: a transaction lay open and idle for {sampler.longest_idle_seconds:.1f} s")
         found = invariants.breaches(self.sql, settings.max_attempts, self.ids)
+        if history.untallied(self.sql) != (0, 0):
+            broken.append(f"I13: (done, dead) rows that the counters lack: {history.untallied(self.sql)}")
         return broken + [f"history: {sentence}" for sentence in found] + self._broken_traces()
 
     def _broken_traces(self) -> list[str]:
@@ -310,5 +313,5 @@ class Case:
     def close(self) -> None:
         """Stop looking, and forget the record and the traces, which the next case begins anew."""
         self._sampler.stop()
-        self.sql("TRUNCATE test_mode.queue_history")
+        self.sql(history.FORGET)
         self.world.collector.clear()

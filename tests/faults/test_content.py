@@ -8,6 +8,7 @@ from uuid import UUID
 
 import pytest
 
+from tests.factories import history
 from tests.factories.processes import wait_until
 from tests.factories.statements import TRIGGERS_OFF, copy_in
 from tests.faults.case import Case
@@ -149,7 +150,7 @@ def test_one_episode_updated_a_thousand_times(case: Case) -> None:
 def test_update_that_changes_no_content_makes_no_work(case: Case, assignment: str) -> None:
     case.write(200)
     case.wait_done(200)
-    case.sql("TRUNCATE test_mode.queue_history")
+    case.sql(history.FORGET)
     with case.fault():
         case.sql(f"UPDATE nexus_memory.zep_episodic_memory SET {assignment} WHERE agent_id = %s", case.agent)
     case.settle()
@@ -251,7 +252,7 @@ def test_ten_thousand_dead_rows_replayed(case: Case) -> None:
         case.agent,
     )
     # The record begins with rows that are dead: no such step leads there.
-    case.sql("TRUNCATE test_mode.queue_history")
+    case.sql(history.FORGET)
     case.world.ensure(workers=2)
     with case.fault():
         before = case.sql.one("SELECT now()")

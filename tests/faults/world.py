@@ -15,7 +15,7 @@ from psycopg2 import extensions
 from sqlalchemy import make_url
 
 from app.config import Settings
-from app.database_setup import bootstrap, ensure_admin_key, migrate
+from app.database_setup import bootstrap, ensure_first_keys, migrate
 from app.db import Database
 from app.stack.programs import QUEUES
 from app.stack.secret_files import write_missing
@@ -130,7 +130,7 @@ class World:
         self.collector.start()
         bootstrap(self.settings, self.postgres.superuser_dsn)
         migrate(self.settings)
-        ensure_admin_key(self.settings)
+        ensure_first_keys(self.settings)
         history.install(self.sql)
 
     def stop(self) -> None:
@@ -312,7 +312,7 @@ class World:
         """Forget every episode, its work and its events."""
         self.sql(
             "TRUNCATE nexus_memory.zep_episodic_memory, nexus_memory.episode_chunks, memory_system.embeddings_queue,"
-            " memory_system.ledger, test_mode.queue_history"
+            " memory_system.ledger, test_mode.queue_history, memory_system.done_tallies, memory_system.dead_tallies"
         )
 
     def restart_postgres(self, how: ShutDown) -> None:

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import make_url
 
 from app.config import ROLE_SECRETS, Role, Settings
-from app.database_setup import bootstrap, ensure_admin_key
+from app.database_setup import bootstrap, ensure_first_keys
 from app.errors import ConfigurationError, StackError
 from tests.factories.servers import TestServers
 from tests.factories.statements import Sql
@@ -98,7 +98,10 @@ def test_unreachable_server_is_named_without_a_password(database_settings: Setti
     assert "topsecret" not in raised.value.message
 
 
-def test_admin_key_is_registered_once(database_settings: Settings, sql: Sql) -> None:
-    ensure_admin_key(database_settings)
-    ensure_admin_key(database_settings)
-    assert sql.one("SELECT count(*) FROM memory_system.api_keys WHERE role = 'admin'") == 1
+def test_first_keys_are_registered_once(database_settings: Settings, sql: Sql) -> None:
+    ensure_first_keys(database_settings)
+    ensure_first_keys(database_settings)
+    assert sql("SELECT role, name FROM memory_system.api_keys ORDER BY role") == [
+        ("admin", "first administrator"),
+        ("operator", "Prometheus"),
+    ]

@@ -19,7 +19,8 @@ def test_missing_secrets_are_written_privately_and_differ(tmp_path: Path) -> Non
     values = {name: settings.secret(name) for name in ALL_SECRETS}
     assert len(set(values.values())) == len(ALL_SECRETS)
     for name, value in values.items():
-        pattern = r"nxs_admin_[A-Za-z0-9]{40}" if name == "admin_api_key" else r"[A-Za-z0-9]{32}"
+        keys = {"admin_api_key": r"nxs_admin_[A-Za-z0-9]{40}", "metrics_api_key": r"nxs_operator_[A-Za-z0-9]{40}"}
+        pattern = keys.get(name, r"[A-Za-z0-9]{32}")
         assert re.fullmatch(pattern, value)
         assert stat.S_IMODE(settings.secret_path(name).stat().st_mode) == 0o600
     assert sorted(path.name for path in settings.secrets_dir.iterdir()) == sorted(f"{name}.txt" for name in ALL_SECRETS)
