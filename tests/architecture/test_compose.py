@@ -42,6 +42,7 @@ SECRETS: dict[str, set[str]] = {
         "pg_worker_password",
         "pg_readonly_password",
         "admin_api_key",
+        "metrics_api_key",
     },
     "admin": {
         "pg_superuser_password",
@@ -50,6 +51,7 @@ SECRETS: dict[str, set[str]] = {
         "pg_readonly_password",
         "redis_password",
         "admin_api_key",
+        "metrics_api_key",
         "ledger_signing_key",
     },
     "api": {"pg_app_password", "redis_password"},
@@ -207,6 +209,7 @@ def test_every_setting_reaches_the_containers() -> None:
 
 def test_every_setting_of_a_service_is_known() -> None:
     known = {name.upper() for name in Settings.model_fields} | {"OMP_NUM_THREADS", "PROMETHEUS_MULTIPROC_DIR"}
+    known |= {"METRICS_HOST", "METRICS_PORT", "METRICS_API_KEY_FILE"}
     for name in OURS:
         assert set(SERVICES[name]["environment"]) <= known, name
 
@@ -446,3 +449,25 @@ def test_grafana_finds_its_sources_and_dashboards() -> None:
     mounts = dict(str(mount).split(":")[:2] for mount in SERVICES["grafana"]["volumes"])
     assert mounts["../grafana/dashboards"] == provider["options"]["path"]
     assert mounts["../grafana/provisioning"] == "/etc/grafana/provisioning"
+
+
+# What is written about it.
+
+
+def test_deployment_names_every_service_and_no_other() -> None:
+    text = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
+    table = text.partition("| service | what |")[2].partition("\n\n")[0]
+    named = {name for cell in re.findall(r"^\| (`[^|]+`) \|", table, re.MULTILINE) for name in re.findall(r"`([\w-]+)`", cell)}
+    assert named == set(SERVICES)
+    typed = {
+        word
+        for command in re.findall(r"^compose (?:up|stop|exec|run)( .*)$", text, re.MULTILINE)
+        for word in command.split(" sh ")[0].split(" python ")[0].split()
+        if not word.startswith("-")
+    }
+    assert typed - {"reconcile", "run", "integrity", "verify"} <= set(SERVICES)
+
+
+def test_deployment_says_the_images_name() -> None:
+    text = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"nexus-cerebro:[\d.]+", text)) == {SERVICES["api"]["image"]}

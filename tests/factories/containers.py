@@ -47,7 +47,8 @@ class Containers:
         self._running: dict[str, LocalProcess] = {}
         self._secrets = Settings(secrets_dir=folder / "secrets")
         write_missing(self._secrets)
-        (folder / "secrets" / "metrics_api_key.txt").write_text("not needed here\n", encoding="utf-8")
+        if not (scraper := folder / "secrets" / "metrics_api_key.txt").exists():
+            scraper.write_text("not needed here\n", encoding="utf-8")
         (folder / "logs").mkdir()
         self._make_tools()
 
@@ -164,6 +165,8 @@ class Containers:
         of_the_image = compose.dockerfile_environment(image) if "build" in service else {}
         given = {**of_the_image, **compose.environment_of(service, self._surroundings)}
         here = {variable: self._here(value, root) for variable, value in given.items()}
+        if "METRICS_PORT" in here:  # Each container has that port for itself.
+            here["METRICS_PORT"] = str(self.ports.setdefault(f"metrics of {name}", ports.choose(0)))
         interpreter = self._exporter_python if name == "celery-exporter" else Path(sys.executable)
         here["PATH"] = f"{interpreter.parent}:{self._folder / 'bin'}:/usr/local/bin:/usr/bin:/bin"
         words = [*service.get("entrypoint", []), *service.get("command", [])]
