@@ -25,7 +25,7 @@ def test_flower_listens_at_flower_host(given: str | None, address: str, monkeypa
 @pytest.mark.parametrize(("given", "address"), [({}, "127.0.0.1"), ({"mcp_host": "0.0.0.0"}, "0.0.0.0")])
 def test_tools_listen_at_mcp_host(given: dict[str, str], address: str, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[str, Any] = {}
-    monkeypatch.setattr(server.uvicorn, "run", lambda _app, **options: seen.update(options))
+    monkeypatch.setattr("uvicorn.run", lambda _app, **options: seen.update(options))
     monkeypatch.setattr(server, "configure_logging", lambda *_: None)
     server.serve_http(Settings(**given))  # type: ignore[arg-type]
     assert (seen["host"], seen["port"]) == (address, 8003)
