@@ -29,6 +29,9 @@ METRICS_KEY_SECRET = "metrics_api_key"  # noqa: S105 - the name of a file
 ALL_SECRETS = (*PASSWORD_SECRETS, ADMIN_KEY_SECRET, METRICS_KEY_SECRET, LEDGER_KEY_SECRET)
 """Every secret that is written here, each a file `<name>.txt` in SECRETS_DIR unless `<NAME>_FILE` says otherwise."""
 
+COMPOSE_SECRETS = ("postgres_password", "grafana_admin_password")
+"""Secrets that only the servers in compose/ read, each a file `<name>.txt` in SECRETS_DIR; written here with the others."""
+
 RABBITMQ_SECRET = "rabbitmq_password"  # noqa: S105 - the name of a file
 """RABBITMQ_USER's password. Whoever runs the RabbitMQ chose it, so it is never written here, and read only if BROKER_URL needs it."""
 
@@ -41,8 +44,10 @@ class Settings(BaseSettings):
     # Where things listen.
     host: str = Field("127.0.0.1", description="Address the API binds to.")
     port: int = Field(8002, ge=1, le=65535, description="Port of the API.")
-    flower_port: int = Field(5555, ge=1, le=65535, description="Port of Flower, on loopback.")
-    mcp_port: int = Field(8003, ge=1, le=65535, description="Port of the memory as tools (MCP), on loopback.")
+    flower_host: str = Field("127.0.0.1", description="Address Flower binds to.")
+    flower_port: int = Field(5555, ge=1, le=65535, description="Port of Flower.")
+    mcp_host: str = Field("127.0.0.1", description="Address the memory as tools (MCP) binds to.")
+    mcp_port: int = Field(8003, ge=1, le=65535, description="Port of the memory as tools (MCP).")
     metrics_host: str = Field("127.0.0.1", description="Address at which a dispatcher or worker shows its own metrics.")
     metrics_port: int = Field(
         0,
@@ -210,7 +215,7 @@ class Settings(BaseSettings):
 
     def secret_path(self, name: str) -> Path:
         """Return the file that holds the named secret."""
-        override: Path | None = getattr(self, f"{name}_file")
+        override: Path | None = getattr(self, f"{name}_file", None)
         return override if override is not None else self.secrets_dir / f"{name}.txt"
 
     def secret(self, name: str) -> str:

@@ -51,6 +51,8 @@ def _make_roles(connection: PgConnection, settings: Settings) -> None:
         for group, attributes in (("nexus_definer", "NOLOGIN NOBYPASSRLS"), ("nexus_backup", "NOLOGIN BYPASSRLS")):
             verb = "ALTER" if group in existing else "CREATE"
             cursor.execute(sql.SQL(f"{verb} ROLE {{}} NOSUPERUSER NOCREATEDB NOCREATEROLE {attributes}").format(sql.Identifier(group)))
+        # So that pg_dump --role=nexus_backup can lock and read what every revision adds.
+        cursor.execute("GRANT pg_read_all_data TO nexus_backup")
         # SET without INHERIT: the owner may hand functions to the definer, and does not see what the definer sees.
         cursor.execute("GRANT nexus_definer TO nexus_superuser WITH INHERIT FALSE, SET TRUE")
 

@@ -4,7 +4,7 @@ from app.config import load_settings
 
 _settings = load_settings()
 
-address = "127.0.0.1"
+address = _settings.flower_host
 port = _settings.flower_port
 # The password comes from a secret file, so it stands neither on a command line nor in the environment.
 basic_auth = [f"admin:{_settings.secret('admin_api_key')}"]

@@ -12,7 +12,7 @@ def mcp() -> None:
 
 @mcp.command()
 def serve() -> None:
-    """Serve streamable HTTP at /mcp on 127.0.0.1:MCP_PORT; each agent brings its key."""
+    """Serve streamable HTTP at /mcp on MCP_HOST:MCP_PORT; each agent brings its key."""
     from app.mcp.server import serve_http
 
     serve_http(load_settings())

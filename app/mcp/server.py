@@ -103,11 +103,11 @@ def http_app(settings: Settings) -> Starlette:
 
 
 def serve_http(settings: Settings) -> None:
-    """Serve on loopback until told to stop."""
+    """Serve on MCP_HOST, loopback by default, until told to stop."""
     # Before the SDK's server is made: it sets up a log of its own where there is none.
     configure_logging(settings, "mcp")
     app = http_app(settings)
-    uvicorn.run(app, host="127.0.0.1", port=settings.mcp_port, log_config=None, access_log=False, server_header=False)
+    uvicorn.run(app, host=settings.mcp_host, port=settings.mcp_port, log_config=None, access_log=False, server_header=False)
 
 
 def serve_stdio(settings: Settings) -> None:

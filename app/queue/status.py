@@ -39,6 +39,12 @@ _PROBLEMS = text(
     ORDER BY worker_id
     """
 )
+_HEARD_FROM = text(
+    """
+    SELECT EXISTS (SELECT FROM memory_system.workers WHERE kind = :kind AND hostname = :hostname
+                   AND heartbeat_at > now() - make_interval(secs => :silence_seconds))
+    """
+)
 _RATES = text(
     """
     SELECT chars_per_second FROM memory_system.workers
@@ -157,6 +163,16 @@ class QueueStatusService:
         """Return how many rows were done and died, ever."""
         with self._database.transaction() as connection:
             return tallies.read(connection)
+
+    def is_heard_from(self, kind: str, hostname: str) -> bool:
+        """Return whether a dispatcher or worker of a host said lately that it lives; one that is paused does so too.
+
+        Args:
+            kind: dispatcher or worker.
+            hostname: As the process itself sees it.
+        """
+        with self._database.transaction() as connection:
+            return bool(connection.execute(_HEARD_FROM, {"kind": kind, "hostname": hostname, **self._silence}).scalar_one())
 
     @property
     def _silence(self) -> dict[str, float]:

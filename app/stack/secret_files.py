@@ -6,7 +6,7 @@ import string
 from dataclasses import dataclass
 from pathlib import Path
 
-from app.config import ADMIN_KEY_SECRET, ALL_SECRETS, METRICS_KEY_SECRET, Settings
+from app.config import ADMIN_KEY_SECRET, ALL_SECRETS, COMPOSE_SECRETS, METRICS_KEY_SECRET, Settings
 from app.errors import ConfigurationError
 
 _ALPHANUMERICS = string.ascii_letters + string.digits
@@ -36,7 +36,7 @@ def write_missing(settings: Settings) -> Written:
             could be written, has been.
     """
     created, kept, problems = [], [], []
-    for name in ALL_SECRETS:
+    for name in (*ALL_SECRETS, *COMPOSE_SECRETS):
         path = settings.secret_path(name)
         try:
             _create_folder(path.parent)

