@@ -28,7 +28,7 @@ _DONE = "sum(max by (target_kind) (rate(embeddings_processed_total[5m])))"
 
 def _rate(metric: str, by: str = "") -> str:
     """Return the rate of what each process counts of itself, over all of them."""
-    return f"sum{f' by ({by})' if by else ''} (rate({metric}[$__rate_interval]))"
+    return f"sum{f' by ({by}) ' if by else ''}(rate({metric}[$__rate_interval]))"
 
 
 def _drains() -> list[Panel]:

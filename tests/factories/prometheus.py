@@ -63,7 +63,9 @@ class Watchtower:
     def __init__(self, layout: Layout, folder: Path, exporter_port: int) -> None:
         assert PROMETHEUS is not None and ALERTMANAGER is not None, "Prometheus and Alertmanager are required and not installed"
         self.told: set[tuple[str, str]] = set()
-        self._exporter = {"job_name": "celery-exporter", "static_configs": [{"targets": [f"127.0.0.1:{exporter_port}"]}]}
+        exporter = [{"targets": [f"127.0.0.1:{exporter_port}"]}]
+        # At each scrape it asks the workers what they do and waits for their answers, two seconds in all.
+        self._exporter = {"job_name": "celery-exporter", "scrape_interval": "5s", "scrape_timeout": "5s", "static_configs": exporter}
         self._receiver = http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("Receiver", (_Receiver,), {"told": self.told}))
         self._ports = {name: ports.choose(0) for name in ("prometheus", "alertmanager")}
         for name, port in self._ports.items():

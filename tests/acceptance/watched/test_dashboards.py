@@ -18,6 +18,7 @@ from tests.factories.statements import TRIGGERS_OFF, TRIGGERS_ON, Sql
 pytestmark = needs_prometheus
 
 QUERIES = list(every_query())
+_FAILED = 'api_requests_total{status="503", url_rule="/memory/episodic"}'
 _RECALL = "INSERT INTO memory_system.recall_checks (model_id, samples, recall, worst) VALUES (1, 10, {recall}, 0.5)"
 _LOSE_A_VECTOR = "DELETE FROM nexus_memory.episode_chunks WHERE episode_id = (SELECT episode_id FROM nexus_memory.episode_chunks LIMIT 1)"
 
@@ -63,8 +64,17 @@ def _fail(scene: Scene) -> None:
     """Have PostgreSQL away for a moment, and somebody ask meanwhile."""
     with scene.client() as client:
         client.get("/memory/episodic").raise_for_status()
+        # Before its key was known, PostgreSQL being away would keep Prometheus out too.
+        wait_until(lambda: scene.tower.query("nexus_database_up == 1"), PATIENCE_SECONDS, "the API was scraped", every=0.2)
         scene.supervisor.stop("postgres")
-        wait_until(lambda: client.get("/memory/episodic").status_code == httpx.codes.SERVICE_UNAVAILABLE, PATIENCE_SECONDS, "a 503")
+
+        def away() -> bool:
+            return client.get("/memory/episodic").status_code == httpx.codes.SERVICE_UNAVAILABLE
+
+        wait_until(away, PATIENCE_SECONDS, "a 503")
+        # A rate begins with the first value that was scraped: with the second error.
+        wait_until(lambda: scene.tower.query(_FAILED), PATIENCE_SECONDS, "the first 503 was scraped", every=0.2)
+        assert away()
         scene.start("postgres")
         wait_until(lambda: client.get("/memory/episodic").is_success, PATIENCE_SECONDS, "PostgreSQL is back")
     wait_until(lambda: scene.tower.query("max(embeddings_workers_alive) == 1"), PATIENCE_SECONDS, "the worker is back")
