@@ -6,6 +6,7 @@ from pathlib import Path
 import psycopg2
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
 from psycopg2 import sql
 from psycopg2.extensions import connection as PgConnection  # noqa: N812 - the class has a lower-case name
 from psycopg2.extensions import encrypt_password
@@ -138,6 +139,20 @@ def migrate(settings: Settings, revision: str = "head") -> None:
             config = alembic_config()
             config.attributes["connection"] = connection
             command.upgrade(config, revision)
+    finally:
+        database.close()
+
+
+def current_revision(settings: Settings) -> str:
+    """Return the revision that the schema is at; empty before the first.
+
+    Raises:
+        DatabaseUnavailable: The database cannot be reached.
+    """
+    database = Database(settings, "nexus_superuser", "nexus migrations")
+    try:
+        with database.transaction() as connection:
+            return MigrationContext.configure(connection).get_current_revision() or ""
     finally:
         database.close()
 
