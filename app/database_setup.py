@@ -12,7 +12,7 @@ from psycopg2.extensions import connection as PgConnection  # noqa: N812 - the c
 from psycopg2.extensions import encrypt_password
 from sqlalchemy import make_url, text
 
-from app.config import ROLE_SECRETS, Settings
+from app.config import ADMIN_KEY_SECRET, ROLE_SECRETS, Role, Settings
 from app.db import Database
 from app.errors import ConfigurationError, StackError
 
@@ -36,17 +36,35 @@ def _connect(superuser_dsn: str, database: str) -> PgConnection:
     return connection
 
 
+def _verifier(connection: PgConnection, role: str, password: str) -> sql.Literal:
+    """Return what the server stores of a password. The verifier, not the password, goes there, so no log can hold it."""
+    return sql.Literal(encrypt_password(password, role, scope=connection, algorithm="scram-sha-256"))
+
+
+def set_password(settings: Settings, superuser_dsn: str, role: Role) -> None:
+    """Give a role the password that its secret file holds.
+
+    Raises:
+        StackError: The server cannot be reached or refuses the login.
+    """
+    connection = _connect(superuser_dsn, make_url(superuser_dsn).database or "postgres")
+    try:
+        with connection.cursor() as cursor:
+            verifier = _verifier(connection, role, settings.secret(ROLE_SECRETS[role]))
+            cursor.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(role), verifier))
+    finally:
+        connection.close()
+
+
 def _make_roles(connection: PgConnection, settings: Settings) -> None:
     with connection.cursor() as cursor:
         cursor.execute("SELECT rolname FROM pg_roles")
         existing = {row[0] for row in cursor.fetchall()}
         for role, secret in ROLE_SECRETS.items():
-            # The verifier, not the password, goes to the server, so no log there can hold it.
-            verifier = encrypt_password(settings.secret(secret), role, scope=connection, algorithm="scram-sha-256")
             verb = "ALTER" if role in existing else "CREATE"
             cursor.execute(
                 sql.SQL(verb + " ROLE {} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS PASSWORD {}").format(
-                    sql.Identifier(role), sql.Literal(verifier)
+                    sql.Identifier(role), _verifier(connection, role, settings.secret(secret))
                 )
             )
         for group, attributes in (("nexus_definer", "NOLOGIN NOBYPASSRLS"), ("nexus_backup", "NOLOGIN BYPASSRLS")):
@@ -159,7 +177,12 @@ def current_revision(settings: Settings) -> str:
 
 def ensure_admin_key(settings: Settings) -> None:
     """Register the key in secrets/admin_api_key.txt as an administrator's, if it is not yet. Idempotent."""
-    digest = hashlib.sha256(settings.secret("admin_api_key").encode()).digest()
+    register_admin_key(settings, settings.secret(ADMIN_KEY_SECRET))
+
+
+def register_admin_key(settings: Settings, key: str) -> None:
+    """Make a key an administrator's, if it is not yet. Idempotent."""
+    digest = hashlib.sha256(key.encode()).digest()
     database = Database(settings, "nexus_app", "nexus set-up")
     try:
         with database.transaction() as connection:

@@ -26,8 +26,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "psql": ("app.cli.stack:psql", "Open psql on the running stack."),
     "queue": ("app.cli.queue:queue", "The embedding queue: status, dead rows, replay, advice on workers."),
     "reconcile": ("app.cli.reconcile:reconcile", "Compare the stores and repair what differs; earlier runs."),
-    "secrets": ("app.cli.secrets:secrets", "Secret files: write the missing ones."),
-    "stack": ("app.cli.stack:stack", "The embedded stack: up, down, status."),
+    "secrets": ("app.cli.secrets:secrets", "Secret files: write the missing ones, change the others."),
+    "stack": ("app.cli.stack:stack", "The embedded stack: up, down, restart, status."),
 }
 """Name -> (module:command, one-line help). The help stands here so that `--help` loads no module."""
 

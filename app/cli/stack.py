@@ -31,7 +31,7 @@ _NOT_RUNNING = 3
 
 @click.group(cls=Group)
 def stack() -> None:
-    """The embedded stack: up, down, status."""
+    """The embedded stack: up, down, restart, status."""
 
 
 @stack.command(
@@ -66,6 +66,23 @@ def down(as_json: bool) -> None:
         print_json({"was_running": was_running})
         return
     click.echo("stopped" if was_running else "no stack runs here")
+
+
+@stack.command(examples=["stack restart", "stack restart worker_1 worker_2"])
+@click.argument(
+    "names", nargs=-1, metavar="[NAME]...", help="Programs as `stack status` shows them; every one but PostgreSQL and Redis if not given."
+)
+@json_option
+def restart(names: tuple[str, ...], as_json: bool) -> None:
+    """Restart programs of the running stack and return when it is ready again.
+
+    Workers end their batch before; nothing is lost. While the API restarts, it is away for some seconds.
+    """
+    restarted = control.restart(load_settings(), names, _say)
+    if as_json:
+        print_json({"restarted": restarted})
+        return
+    click.echo(f"restarted: {', '.join(restarted)}")
 
 
 @stack.command(exits={_NOT_RUNNING: "No stack runs."}, examples=["stack status", "stack status --json"])

@@ -21,6 +21,7 @@ from app.queue import repository as queue_repository
 from app.queue import status as queue_status
 from app.queue import workers
 from app.queue.workers import Alive
+from app.redis_client import connect
 
 Status = Literal["healthy", "degraded", "unhealthy"]
 
@@ -136,7 +137,9 @@ class HealthService:
         except ConfigurationError as error:
             return Component("degraded", f"{error.message}; {consequence}")
         if not self._settings.broker_is_rabbitmq:
-            self._broker_redis = self._broker_redis or Redis.from_url(dsn, socket_connect_timeout=1, socket_timeout=1)
+            self._broker_redis = self._broker_redis or connect(
+                self._settings, self._settings.broker_url, self._settings.redis_broker_user, socket_connect_timeout=1, socket_timeout=1
+            )
             return self._ping(self._broker_redis, consequence)
         problems = [_problem_of_node(node) for node in dsn.split(";")]
         silent = [problem for problem in problems if problem is not None]
