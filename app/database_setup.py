@@ -24,7 +24,12 @@ _ADMIN_KEY = text(
 )
 
 
-def _connect(superuser_dsn: str, database: str) -> PgConnection:
+def connect_superuser(superuser_dsn: str, database: str) -> PgConnection:
+    """Return a connection of a superuser to one database, in autocommit.
+
+    Raises:
+        StackError: The server cannot be reached or refuses the login.
+    """
     url = make_url(superuser_dsn)
     try:
         connection = psycopg2.connect(
@@ -47,7 +52,7 @@ def set_password(settings: Settings, superuser_dsn: str, role: Role) -> None:
     Raises:
         StackError: The server cannot be reached or refuses the login.
     """
-    connection = _connect(superuser_dsn, make_url(superuser_dsn).database or "postgres")
+    connection = connect_superuser(superuser_dsn, make_url(superuser_dsn).database or "postgres")
     try:
         with connection.cursor() as cursor:
             verifier = _verifier(connection, role, settings.secret(ROLE_SECRETS[role]))
@@ -74,7 +79,12 @@ def _make_roles(connection: PgConnection, settings: Settings) -> None:
         cursor.execute("GRANT nexus_definer TO nexus_superuser WITH INHERIT FALSE, SET TRUE")
 
 
-def _make_database(connection: PgConnection, name: str) -> None:
+def make_database(connection: PgConnection, name: str) -> None:
+    """Make a database with the locale that words need, owned by nexus_superuser; of one that is there check the locale.
+
+    Raises:
+        ConfigurationError: It has another locale.
+    """
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT datlocprovider, datlocale, pg_encoding_to_char(encoding) FROM pg_database WHERE datname = %s",
@@ -99,7 +109,8 @@ def _make_database(connection: PgConnection, name: str) -> None:
         cursor.execute(sql.SQL("GRANT CONNECT ON DATABASE {} TO nexus_app, nexus_worker, nexus_ro, nexus_backup").format(database))
 
 
-def _prepare_inside(connection: PgConnection) -> None:
+def prepare_inside(connection: PgConnection) -> None:
+    """Make what only a superuser can make inside the database: the extension `vector`, and what PUBLIC may not."""
     with connection.cursor() as cursor:
         cursor.execute("CREATE EXTENSION IF NOT EXISTS vector WITH SCHEMA public")
         cursor.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
@@ -121,17 +132,17 @@ def bootstrap(settings: Settings, superuser_dsn: str) -> None:
         ConfigurationError: The server is too old, or the database has another locale.
     """
     name = make_url(settings.database_url).database or "nexus_memory"
-    connection = _connect(superuser_dsn, make_url(superuser_dsn).database or "postgres")
+    connection = connect_superuser(superuser_dsn, make_url(superuser_dsn).database or "postgres")
     try:
         if connection.server_version < _OLDEST_MAJOR * 10000:
             raise ConfigurationError(f"PostgreSQL {_OLDEST_MAJOR} or newer is needed; this server is {connection.server_version // 10000}")
         _make_roles(connection, settings)
-        _make_database(connection, name)
+        make_database(connection, name)
     finally:
         connection.close()
-    connection = _connect(superuser_dsn, name)
+    connection = connect_superuser(superuser_dsn, name)
     try:
-        _prepare_inside(connection)
+        prepare_inside(connection)
     finally:
         connection.close()
 

@@ -17,7 +17,7 @@ from app.stack.control import attach
 COMMANDS: dict[str, tuple[str, str]] = {
     "agents": ("app.cli.agents:agents", "An agent as a whole: export, import, forget."),
     "completion": ("app.cli.completion:completion", "Print a script with which the shell completes these commands: bash, zsh, fish."),
-    "db": ("app.cli.db:db", "The database: bootstrap an external one, migrate."),
+    "db": ("app.cli.db:db", "The database: bootstrap an external one, migrate; dump, restore."),
     "demo": ("app.cli.demo:demo", "Start the stack, store and find a few hundred memories, stop."),
     "embedding": ("app.cli.embedding:embedding", "The embedding model: status, migrate to another in place, roll back."),
     "integrity": ("app.cli.integrity:integrity", "Proof: verify receipts, seal the ledger, check it, with or without a database."),

@@ -91,9 +91,7 @@ def restart(settings: Settings, names: Sequence[str], report: Callable[[str], No
     Raises:
         StackError: No stack runs, it has no program of a name, or it was not ready again in time.
     """
-    running = attach(settings)
-    if running is None:
-        raise none_runs(settings)
+    running = attached(settings)
     supervisor = Supervisor(State.read(Layout(running.data_dir)).supervisor_socket)
     present = {process.name: process.state for process in supervisor.processes()}
     if unknown := sorted(set(names) - present.keys()):
@@ -150,3 +148,15 @@ def attach(settings: Settings) -> Settings | None:
     if owner is None or owner != state.owner_pid or state.phase != "ready":
         return None
     return environment.with_servers(absolute.model_copy(update={"host": state.host, "port": state.port}), state)
+
+
+def attached(settings: Settings) -> Settings:
+    """Return the settings with the addresses of the stack that runs on DATA_DIR.
+
+    Raises:
+        StackError: None does.
+    """
+    running = attach(settings)
+    if running is None:
+        raise none_runs(settings)
+    return running

@@ -10,8 +10,8 @@ from app.db import Database
 from app.errors import NotFound, Unauthenticated
 from app.identity.service import KeyService
 from app.stack import control, environment, redis_server, secret_files
-from app.stack.layout import Layout, State
-from app.stack.postgres import Postgres
+from app.stack.dump import superuser_url
+from app.stack.layout import Layout
 
 _ROLES: dict[str, Role] = {secret: role for role, secret in ROLE_SECRETS.items()}
 _FOLLOW = frozenset({"postgres", "mcp", "api"})
@@ -80,9 +80,8 @@ def _database_password(settings: Settings, running: Settings | None, role: Role)
         ]
     old = _renew(settings, name)
     if running is not None:
-        layout = Layout(running.data_dir)
         try:
-            set_password(running, Postgres(layout, lambda _: None).superuser_dsn(State.read(layout).postgres_port), role)
+            set_password(running, superuser_url(running), role)
         except BaseException:
             secret_files.put(settings.secret_path(name), old)
             raise
