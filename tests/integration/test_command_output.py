@@ -101,7 +101,13 @@ def test_file_that_cannot_be_used_is_one_line(tmp_path: Path, monkeypatch: pytes
 
 @pytest.mark.parametrize(
     "arguments",
-    [("nothing",), ("queue", "statu"), ("queue", "status", "--jsno"), ("reconcile", "run", "--kind", "all of it"), ("agents", "export", "a b")],
+    [
+        ("nothing",),
+        ("queue", "statu"),
+        ("queue", "status", "--jsno"),
+        ("reconcile", "run", "--kind", "it"),
+        ("agents", "export", "a b"),
+    ],
 )
 @pytest.mark.usefixtures("environment")
 def test_wrong_command_line_is_two(arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
