@@ -1,114 +1,21 @@
 """The runbooks work: each is typed into a shell, against a stack that is broken in the way it describes, which is well afterwards."""
 
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import httpx
-import psycopg2
-import pytest
-from psycopg2 import extensions
-from sqlalchemy import make_url
 
-from app.config import Settings
-from app.stack import control, leftovers
-from app.stack.dump import superuser_url
-from app.stack.layout import PROJECT_ROOT, Layout, State
-from app.stack.secret_files import write_missing
-from app.stack.supervisor import Supervisor
-from tests.acceptance.conftest import free_port
+from tests.acceptance.sandbox import Sandbox
 from tests.acceptance.sessions import Answered, run_session
 from tests.factories.documents import ROOT, Example, examples, unlike
 
 FOLDER = ROOT / "docs" / "runbooks"
 SECONDS = 400
 TRIGGERS_OFF = "SET session_replication_role = replica"
-
-
-@dataclass(frozen=True)
-class Sandbox:
-    """A stack that may be broken, stopped and thrown away, started as an operator starts it."""
-
-    settings: Settings
-
-    @property
-    def running(self) -> Settings:
-        return control.attached(self.settings)
-
-    def up(self) -> None:
-        named = {name.upper(): str(getattr(self.settings, name)) for name in self.settings.model_fields_set}
-        command = [sys.executable, "-m", "app", "stack", "up", "--detach"]
-        subprocess.run(command, cwd=PROJECT_ROOT, env={**os.environ, **named}, check=True, timeout=300, capture_output=True)
-
-    def supervisor(self) -> Supervisor:
-        return Supervisor(State.read(Layout(self.settings.data_dir.resolve())).supervisor_socket)
-
-    def client(self) -> httpx.Client:
-        key = self.settings.secret("admin_api_key")
-        headers = {"X-API-Key": key, "X-Agent-Id": "ada"}
-        return httpx.Client(base_url=f"http://127.0.0.1:{self.settings.port}", headers=headers, timeout=30, trust_env=False)
-
-    def store(self, count: int, what: str) -> list[UUID]:
-        items = [{"content": f"{what} {number}"} for number in range(count)]
-        with self.client() as client:
-            receipts: list[dict[str, Any]] = client.post("/memory/actions", json={"items": items}).raise_for_status().json()["items"]
-        return [UUID(receipt["episode_id"]) for receipt in receipts]
-
-    def superuser(self) -> extensions.connection:
-        url = make_url(superuser_url(self.running))
-        connection = psycopg2.connect(
-            host=url.host, port=url.port, user=url.username, password=url.password, dbname="nexus_memory", connect_timeout=5
-        )
-        connection.autocommit = True
-        return connection
-
-    def sql(self, *statements: tuple[str, Any]) -> None:
-        with closing(self.superuser()) as connection, connection.cursor() as cursor:
-            for statement, parameters in statements:
-                cursor.execute(statement, parameters)
-
-    def wait_until_embedded(self) -> dict[str, int]:
-        deadline = time.monotonic() + 90
-        while time.monotonic() < deadline:
-            with self.client() as client:
-                counts: dict[str, int] = client.get("/stats").raise_for_status().json()["embeddings_queue"]
-            if not counts["pending"] and not counts["processing"]:
-                return counts
-            time.sleep(0.2)
-        raise AssertionError(counts)
-
-
-@pytest.fixture(scope="module")
-def sandbox() -> Iterator[Sandbox]:
-    folder = Path(tempfile.mkdtemp(prefix="nexus-runbooks-"))
-    settings = Settings(
-        data_dir=folder / "data",
-        secrets_dir=folder / "secrets",
-        port=free_port(),
-        flower_port=free_port(),
-        worker_replicas=1,
-        mcp_port=free_port(),
-    )
-    write_missing(settings)
-    box = Sandbox(settings)
-    try:
-        box.up()
-        yield box
-    finally:
-        control.stop(settings, lambda _: None)
-        leftovers.stop_all(Layout(settings.data_dir.resolve()).stack_id)
-        shutil.rmtree(folder)
 
 
 def follow(name: str, sandbox: Sandbox, folder: Path) -> list[tuple[Example, Answered]]:
