@@ -20,10 +20,12 @@ from app.stack import control, environment
 from app.stack.foreground import stopped_at_the_end
 from app.stack.layout import PROJECT_ROOT, Layout
 from app.stack.lock import owner_pid
-from app.stack.postgres import binaries
+from app.stack.postgres import Postgres, binaries
 from app.stack.readiness import base_url
 from app.stack.service import Stack
 from app.stack.supervisor import log_tail
+
+_SUPERUSER = "postgres"
 
 _NOT_RUNNING = 3
 """Exit status of `stack status` when no stack runs, as of an init script."""
@@ -112,9 +114,15 @@ def status(as_json: bool) -> None:
     examples=["psql", "psql -- -c 'SELECT current_user, version()'", "psql --role nexus_worker -- --csv -c 'SELECT ...'"],
     without_json="the output is psql's; `-- --csv` makes it readable for a program",
 )
-@click.option("--role", type=click.Choice(get_args(Role)), default="nexus_ro", show_default=True, help="Who to log in as.")
+@click.option(
+    "--role",
+    type=click.Choice([*get_args(Role), _SUPERUSER]),
+    default="nexus_ro",
+    show_default=True,
+    help="Who to log in as; postgres is the superuser of the embedded stack's cluster.",
+)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, help="Arguments of psql, after --.")
-def psql(role: Role, arguments: tuple[str, ...]) -> None:
+def psql(role: str, arguments: tuple[str, ...]) -> None:
     """Open psql on the running stack, or on DATABASE_URL.
 
     As nexus_ro and nexus_app one sees the rows of one agent: SET app.current_agent_id = 'ada'. As nexus_worker, those of all.
@@ -126,7 +134,12 @@ def psql(role: Role, arguments: tuple[str, ...]) -> None:
     url = urlsplit((running or settings).database_url)
     # By environment: other users of this machine can read a command line.
     login = {"PGHOST": url.hostname or "127.0.0.1", "PGPORT": str(url.port or 5432), "PGDATABASE": url.path.strip("/"), "PGUSER": role}
-    login["PGPASSWORD"] = settings.secret(ROLE_SECRETS[role])
+    if role != _SUPERUSER:
+        login["PGPASSWORD"] = settings.secret(ROLE_SECRETS[role])  # type: ignore[index]
+    elif running is None or environment.is_given(settings, "database_url"):
+        raise StackError("postgres is the superuser of the embedded stack's cluster; an external server's is not known here")
+    else:
+        login["PGPASSWORD"] = Postgres(Layout(running.data_dir), _say).superuser_password()
     program = binaries() / "psql"
     os.execve(program, [str(program), *arguments], {**os.environ, **login})  # noqa: S606 - psql takes this process' place
 

@@ -12,7 +12,7 @@ from tests.acceptance.sessions import Answered, run_session
 from tests.factories.documents import Example, difference, examples
 
 README = examples("README.md")
-TROUBLESHOOTING = examples("docs/troubleshooting.md")
+OPERATORS = ("docs/troubleshooting.md", "docs/tuning.md")
 
 
 @pytest.fixture(scope="module")
@@ -59,10 +59,12 @@ def test_meaning_is_found_without_a_common_word(readme: dict[int, Answered]) -> 
     assert "nightly backup" in hit["content"]
 
 
-def test_commands_of_troubleshooting_end_as_it_says(stack: RunningStack, tmp_path: Path) -> None:
+@pytest.mark.parametrize("document", OPERATORS)
+def test_commands_for_operators_end_as_their_page_says(document: str, stack: RunningStack, tmp_path: Path) -> None:
+    blocks = examples(document)
     assert shutil.which("curl") and shutil.which("bash"), "the documents' commands need bash and curl: install them"
-    assert len(TROUBLESHOOTING) >= 6
-    for block, outcome in zip(TROUBLESHOOTING, run_session(stack.settings, TROUBLESHOOTING, tmp_path), strict=True):
+    assert len(blocks) >= 6
+    for block, outcome in zip(blocks, run_session(stack.settings, blocks, tmp_path), strict=True):
         if block.status is not None:
             assert outcome.status == block.status, (block.name, outcome)
         else:
