@@ -13,7 +13,7 @@ import click
 from app.bootstrap import Services, build_reconciliation_service, build_sealing_service
 from app.cli.command import Group
 from app.cli.console import json_option, make_table, numeric, print_json, print_table, progress_bar
-from app.cli.services import open_services, quiet_settings
+from app.cli.services import open_services
 from app.config import LEDGER_KEY_SECRET, load_settings
 from app.errors import ConfigurationError, InvalidRequest, NexusError
 from app.integrity.heads import SignedHead, Signer, check_chain
@@ -167,7 +167,8 @@ def seal(everything: bool, as_json: bool) -> None:
 
     It is done by itself every minute, for what is full or an hour old.
     """
-    sealed = build_sealing_service(quiet_settings()).seal(everything=everything)
+    open_services().close()
+    sealed = build_sealing_service(load_settings()).seal(everything=everything)
     if as_json:
         print_json(sealed)
         return

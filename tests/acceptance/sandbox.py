@@ -33,12 +33,17 @@ class Sandbox:
     def running(self) -> Settings:
         return control.attached(self.settings)
 
-    def up(self) -> None:
+    def command(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
+        """Run a command of the command line, whatever its exit status."""
         named = {name.upper(): str(getattr(self.settings, name)) for name in self.settings.model_fields_set}
-        command = [sys.executable, "-m", "app", "stack", "up", "--detach"]
         # Spans are sent after half a second instead of five.
         environment = {**os.environ, **named, "OTEL_BSP_SCHEDULE_DELAY": "500"}
-        subprocess.run(command, cwd=PROJECT_ROOT, env=environment, check=True, timeout=300, capture_output=True)
+        command = [sys.executable, "-m", "app", *arguments]
+        return subprocess.run(command, cwd=PROJECT_ROOT, env=environment, check=False, timeout=300, capture_output=True, text=True)
+
+    def up(self) -> None:
+        done = self.command("stack", "up", "--detach")
+        assert done.returncode == 0, done.stderr
 
     def supervisor(self) -> Supervisor:
         return Supervisor(State.read(Layout(self.settings.data_dir.resolve())).supervisor_socket)

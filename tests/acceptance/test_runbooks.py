@@ -140,3 +140,18 @@ def test_restore(sandbox: Sandbox, tmp_path: Path) -> None:
         identity = client.get("/integrity").raise_for_status().json()
         assert (identity["drift"], identity["accepted"]) == (0, identity["searchable"])
         assert identity["accepted"] > 40
+
+
+def test_restore_refuses_what_would_replace_episodes_and_what_is_no_whole_dump(sandbox: Sandbox, tmp_path: Path) -> None:
+    sandbox.store(1, "what must stay")
+    whole, cut = tmp_path / "whole.dump", tmp_path / "cut.dump"
+    assert sandbox.command("db", "dump", str(whole)).returncode == 0
+    assert whole.stat().st_mode & 0o777 == 0o600
+    cut.write_bytes(whole.read_bytes()[:20_000])
+    for arguments, said in (((str(whole),), "--replace"), ((str(cut), "--replace"), "pg_restore failed")):
+        done = sandbox.command("db", "restore", *arguments)
+        assert (done.returncode, said in done.stderr.splitlines()[-1]) == (1, True), done.stderr
+    with closing(sandbox.superuser()) as connection, connection.cursor() as cursor:
+        cursor.execute("SELECT datname FROM pg_database WHERE datname LIKE 'nexus_memory%restoring'")
+        assert cursor.fetchall() == []
+    assert sandbox.wait_until_embedded()["dead"] == 0
