@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-from redis import Redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 from sqlalchemy.exc import DBAPIError
@@ -33,7 +32,7 @@ from app.queue.dead import DeadRowService
 from app.queue.service import QueueService
 from app.queue.status import QueueStatusService
 from app.reconcile.service import ReconciliationService
-from app.redis_client import BestEffortRedis
+from app.redis_client import BestEffortRedis, connect
 from app.search.encoding import QueryEncoder
 from app.search.recall import RecallService
 from app.search.reranking import Reranker
@@ -191,8 +190,10 @@ def build_sealing_service(settings: Settings) -> SealingService:
 
 
 def _reconciliation(database: Database, settings: Settings) -> ReconciliationService:
-    redis = Redis.from_url(
-        settings.reconciler_dsn,
+    redis = connect(
+        settings,
+        settings.redis_url,
+        settings.redis_reconciler_user,
         socket_connect_timeout=2,
         socket_timeout=5,
         retry=Retry(NoBackoff(), 1),
