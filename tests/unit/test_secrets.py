@@ -77,7 +77,7 @@ def test_changed_secret_keeps_its_owner_and_mode_and_leaves_nothing_beside_it(tm
     after = path.stat()
     assert (after.st_uid, after.st_gid, stat.S_IMODE(after.st_mode)) == (*owner, 0o640)
     assert re.fullmatch(r"[A-Za-z0-9]{32}", settings.secret("redis_password"))
-    assert sorted(each.name for each in tmp_path.iterdir()) == sorted(f"{name}.txt" for name in ALL_SECRETS)
+    assert sorted(each.name for each in tmp_path.iterdir()) == sorted(f"{name}.txt" for name in WRITTEN)
 
 
 def test_redis_client_logs_in_with_what_the_file_holds_by_then(tmp_path: Path) -> None:
