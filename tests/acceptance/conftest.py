@@ -79,6 +79,7 @@ def sandbox() -> Iterator[Sandbox]:
         port=free_port(),
         flower_port=free_port(),
         worker_replicas=1,
+        api_processes=1,
         mcp_port=free_port(),
         otel_exporter_otlp_endpoint=collector.endpoint,
     )

@@ -30,6 +30,11 @@ class Sandbox:
     collector: Collector
 
     @property
+    def small(self) -> dict[str, str]:
+        """Variables that keep a stack small that is started again: each process of the API and each worker loads a model."""
+        return {"API_PROCESSES": str(self.settings.api_processes), "WORKER_REPLICAS": str(self.settings.worker_replicas)}
+
+    @property
     def running(self) -> Settings:
         return control.attached(self.settings)
 

@@ -5,9 +5,10 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from app.config import Settings
 from tests.factories.documents import ROOT, Example
@@ -33,7 +34,13 @@ class Answered:
         return int(statuses[-1]) if statuses else None
 
 
-def run_session(settings: Settings, blocks: Sequence[Example], folder: Path, seconds: float = SESSION_SECONDS) -> list[Answered]:
+def run_session(
+    settings: Settings,
+    blocks: Sequence[Example],
+    folder: Path,
+    seconds: float = SESSION_SECONDS,
+    more: Mapping[str, str] = MappingProxyType({}),
+) -> list[Answered]:
     """Run the blocks one after the other in one shell, as a reader would, and return what each did.
 
     Args:
@@ -41,6 +48,7 @@ def run_session(settings: Settings, blocks: Sequence[Example], folder: Path, sec
         blocks: In their order.
         folder: Where the shell is, and writes.
         seconds: How long all of it may take.
+        more: Further variables of its environment.
     """
     lines = [_CURL]
     for number, block in enumerate(blocks):
@@ -48,7 +56,7 @@ def run_session(settings: Settings, blocks: Sequence[Example], folder: Path, sec
             f"{{\n{_here(settings, block.commands)}\n}} >{folder}/{number}.out 2>{folder}/{number}.err; echo $? >{folder}/{number}.rc"
         )
     (folder / "session.sh").write_text("\n".join(lines), encoding="utf-8")
-    subprocess.run(["bash", str(folder / "session.sh")], cwd=folder, env=_environment(settings), check=True, timeout=seconds)
+    subprocess.run(["bash", str(folder / "session.sh")], cwd=folder, env={**_environment(settings), **more}, check=True, timeout=seconds)
     return [
         Answered(
             (folder / f"{number}.out").read_text(encoding="utf-8"),
