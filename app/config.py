@@ -25,7 +25,8 @@ ROLE_SECRETS: dict[Role, str] = {
 PASSWORD_SECRETS = (*ROLE_SECRETS.values(), "redis_password")
 ADMIN_KEY_SECRET = "admin_api_key"  # noqa: S105 - the name of a file
 LEDGER_KEY_SECRET = "ledger_signing_key"  # noqa: S105 - the name of a file
-ALL_SECRETS = (*PASSWORD_SECRETS, ADMIN_KEY_SECRET, LEDGER_KEY_SECRET)
+CONSOLE_KEY_SECRET = "console_session_key"  # noqa: S105 - the name of a file
+ALL_SECRETS = (*PASSWORD_SECRETS, ADMIN_KEY_SECRET, LEDGER_KEY_SECRET, CONSOLE_KEY_SECRET)
 """Every secret that is written here, each a file `<name>.txt` in SECRETS_DIR unless `<NAME>_FILE` says otherwise."""
 
 RABBITMQ_SECRET = "rabbitmq_password"  # noqa: S105 - the name of a file
@@ -56,6 +57,7 @@ class Settings(BaseSettings):
     pg_readonly_password_file: Path | None = Field(None, description="File of nexus_ro's password.")
     redis_password_file: Path | None = Field(None, description="File of the Redis password.")
     ledger_signing_key_file: Path | None = Field(None, description="File of the text from which the key that seals the ledger is made.")
+    console_session_key_file: Path | None = Field(None, description="File of the key that signs the console's session cookies.")
     rabbitmq_password_file: Path | None = Field(None, description="File of RABBITMQ_USER's password, for a RabbitMQ broker.")
     admin_api_key_file: Path | None = Field(None, description="File of the first administrator's API key.")
 

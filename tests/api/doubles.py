@@ -264,8 +264,11 @@ class Doubles:
     health: Health = field(default_factory=Health)
     stats: Stats = field(default_factory=Stats)
     queue_status: Queue = field(default_factory=Queue)
+    queue_depths: Nothing = field(default_factory=Nothing)
     dead_rows: DeadRows = field(default_factory=DeadRows)
+    reconciliation_runs: Nothing = field(default_factory=Nothing)
     keys: Keys = field(default_factory=Keys)
+    sessions: Nothing = field(default_factory=Nothing)
     rate_limiter: NoLimit = field(default_factory=NoLimit)
 
     def as_services(self, settings: Settings) -> Services:
