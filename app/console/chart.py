@@ -50,7 +50,7 @@ def rate_chart(samples: Sequence[Depth], now: float) -> Chart:
     rates = [
         (after.at, max(0.0, (after.done + after.dead - before.done - before.dead) / (after.at - before.at)))
         for before, after in pairwise(samples)
-        if 0 < after.at - before.at <= _GAP_SECONDS
+        if 1 <= after.at - before.at <= _GAP_SECONDS
     ]
     return _chart(rates, now, least_top=1)
 

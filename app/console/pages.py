@@ -1,6 +1,7 @@
 """Writing a page of the console: whole, or only the part that a script asked for."""
 
 from datetime import UTC, datetime
+from functools import cache
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,6 @@ from app.identity.models import Principal
 from app.identity.permissions import GRANTS, Permission
 
 _STATIC = Path(__file__).parent / "static"
-_versions: dict[str, str] = {}
 
 NAVIGATION = (
     ("Overview", "console.overview.show_overview", Permission.READ_HEALTH),
@@ -48,11 +48,16 @@ def page(template: str, status: int = 200, /, **values: Any) -> Response:
     return Response(render_template(f"console/{template}", **values), status, content_type="text/html; charset=utf-8")
 
 
+@cache
+def static_file(name: str) -> bytes:
+    """Return the content of a static file; each is read once."""
+    return (_STATIC / name).read_bytes()
+
+
+@cache
 def version_of(name: str) -> str:
     """Return a mark of a static file's content, so that a browser may keep it until it changes."""
-    if name not in _versions:
-        _versions[name] = sha256((_STATIC / name).read_bytes()).hexdigest()[:12]
-    return _versions[name]
+    return sha256(static_file(name)).hexdigest()[:12]
 
 
 def values() -> dict[str, Any]:

@@ -8,7 +8,7 @@ from flask import Blueprint, Flask, Response, flash, redirect, request, session,
 from flask_wtf.csrf import CSRFError, CSRFProtect
 from gunicorn.http.errors import ParseException
 from jinja2 import StrictUndefined
-from werkzeug.exceptions import BadRequest, ClientDisconnected, HTTPException, RequestTimeout
+from werkzeug.exceptions import BadRequest, ClientDisconnected, HTTPException, NotFound, RequestTimeout
 
 from app.api.problems import status_of
 from app.config import Settings
@@ -34,6 +34,13 @@ _HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
+_CONTENT_TYPES = {
+    "console.css": "text/css; charset=utf-8",
+    "console.js": "text/javascript; charset=utf-8",
+    "htmx.min.js": "text/javascript; charset=utf-8",
+    "htmx-LICENSE.txt": "text/plain; charset=utf-8",
+    "icon.svg": "image/svg+xml",
+}
 _SAFE_METHODS = {"GET", "HEAD", "OPTIONS"}
 _CSRF = CSRFProtect()
 _WHAT_TO_DO = {
@@ -47,7 +54,7 @@ _WHAT_TO_DO = {
     503: "This page tries again by itself. On the server, `python -m app stack status` says which part is down.",
 }
 
-blueprint = Blueprint(NAME, __name__, url_prefix="/console", template_folder="templates", static_folder="static", static_url_path="/static")
+blueprint = Blueprint(NAME, __name__, url_prefix="/console", template_folder="templates")
 for part in (entrance, overview, dead, search, episodes, integrity, keys):
     blueprint.register_blueprint(part.blueprint)
 
@@ -76,12 +83,20 @@ def protect() -> None:
 
 @blueprint.after_request
 def add_headers(answer: Response) -> Response:
-    """Add what keeps a page to itself; static files may be kept by the browser when their address names their content."""
+    """Add what keeps a page to itself."""
     answer.headers.update(_HEADERS)
-    if request.endpoint == f"{NAME}.static" and answer.status_code == HTTPStatus.OK:
-        answer.headers["Cache-Control"] = "public, max-age=31536000, immutable" if "v" in request.args else "no-cache"
-    elif request.endpoint != f"{NAME}.static":
-        answer.headers["Cache-Control"] = "no-store"
+    answer.headers.setdefault("Cache-Control", "no-store")
+    return answer
+
+
+@blueprint.get("/static/<name>")
+def static(name: str) -> Response:
+    """Return a script, style or picture of the pages, which a browser may keep when its address names its content."""
+    if name not in _CONTENT_TYPES:
+        raise NotFound
+    answer = Response(pages.static_file(name), content_type=_CONTENT_TYPES[name])
+    is_named_by_content = request.args.get("v") == pages.version_of(name)
+    answer.headers["Cache-Control"] = "public, max-age=31536000, immutable" if is_named_by_content else "no-cache"
     return answer
 
 

@@ -83,10 +83,10 @@ def moment(at: datetime) -> str:
 def age(at: datetime, now: datetime) -> str:
     """Return how long ago a time was, or how far ahead it lies: 3 min ago, just now, in 2 d."""
     seconds = (now - at).total_seconds()
-    if abs(seconds) < 5:
+    if abs(seconds) < 2:
         return "just now"
-    whole = duration(abs(seconds)).split(" ")
-    text = " ".join(whole[:2])
+    # To the largest unit: who wants more has the time itself beside it.
+    text = " ".join(duration(max(10, round(abs(seconds)))).split(" ")[:2]) if abs(seconds) >= 10 else f"{abs(seconds):.0f} s"
     return f"{text} ago" if seconds > 0 else f"in {text}"
 
 
