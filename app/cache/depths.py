@@ -66,6 +66,6 @@ def _note(redis: Redis, sample: bytes) -> None:
         return
     with redis.pipeline(transaction=False) as pipeline:
         pipeline.rpush(_SAMPLES, sample)
-        pipeline.ltrim(_SAMPLES, -SPAN_SECONDS // INTERVAL_SECONDS, -1)
+        pipeline.ltrim(_SAMPLES, -(SPAN_SECONDS // INTERVAL_SECONDS), -1)
         pipeline.expire(_SAMPLES, SPAN_SECONDS)
         pipeline.execute()

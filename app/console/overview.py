@@ -6,6 +6,7 @@ from flask import Response, g
 from flask_openapi3.blueprint import APIBlueprint
 
 from app.api.services import services
+from app.cache.depths import Depth
 from app.console import chart, pages
 from app.identity.permissions import Permission
 
@@ -35,5 +36,7 @@ def show_queue() -> Response:
 def _queue() -> dict[str, object]:
     status = services().queue_status.status()
     services().queue_depths.note(status.pending, status.processing, status.done, status.dead)
-    samples, now = services().queue_depths.lately(), time.time()
-    return {"status": status, "depth": chart.depth_chart(samples, now), "rate": chart.rate_chart(samples, now), "samples": len(samples)}
+    now = time.time()
+    # The curves end at what the figures beside them say.
+    samples = [*services().queue_depths.lately(), Depth(now, status.pending, status.processing, status.done, status.dead)]
+    return {"status": status, "depth": chart.depth_chart(samples, now), "rate": chart.rate_chart(samples, now), "samples": len(samples) - 1}

@@ -232,6 +232,13 @@ class DeadRows:
         return Replay(0, 0)
 
 
+class Depths:
+    """Keeps no sample."""
+
+    def note(self, pending: int, processing: int, done: int, dead: int) -> None:
+        """Forget it."""
+
+
 class Nothing:
     """Holds nothing: lists are empty, and whatever else is asked for is not found."""
 
@@ -264,7 +271,7 @@ class Doubles:
     health: Health = field(default_factory=Health)
     stats: Stats = field(default_factory=Stats)
     queue_status: Queue = field(default_factory=Queue)
-    queue_depths: Nothing = field(default_factory=Nothing)
+    queue_depths: Depths = field(default_factory=Depths)
     dead_rows: DeadRows = field(default_factory=DeadRows)
     reconciliation_runs: Nothing = field(default_factory=Nothing)
     keys: Keys = field(default_factory=Keys)
