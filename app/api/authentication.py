@@ -82,8 +82,8 @@ def check_access() -> None:
 def _identify() -> Principal:
     """Return the caller: by the session at pages that have one, and everywhere else by the key alone, so that no page can call the API."""
     by_blueprint = cast(Mapping[str, Identify], current_app.extensions[_BY_BLUEPRINT])
-    blueprint = request.blueprints[-1] if request.blueprints else ""
-    return by_blueprint.get(blueprint, _by_key)()
+    outermost = (request.endpoint or "").partition(".")[0]
+    return by_blueprint.get(outermost, _by_key)()
 
 
 def _by_key() -> Principal:

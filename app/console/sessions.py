@@ -16,6 +16,7 @@ from app.identity.sessions import SESSION_HOURS, Session
 
 COOKIE = "nexus_console"
 PATH = "/console"
+_BELOW = f"{PATH}/"
 
 
 class ConsoleSessions(SecureCookieSessionInterface):
@@ -38,7 +39,7 @@ class ConsoleSessions(SecureCookieSessionInterface):
 
     def open_session(self, app: Flask, request: Request) -> SecureCookieSession | None:
         """Return the session of a request to the console, empty when its cookie is missing, forged or too old; None for any other."""
-        if request.path != PATH and not request.path.startswith(f"{PATH}/"):
+        if not (request.path.startswith(_BELOW) or request.path == PATH):
             return None
         return super().open_session(app, request)
 

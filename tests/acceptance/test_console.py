@@ -181,6 +181,22 @@ def test_overview_refreshes_itself_until_it_is_paused(stack: RunningStack, brows
         assert seen.problems == []
 
 
+def test_overview_says_when_it_is_out_of_date(stack: RunningStack, browser: Browser) -> None:
+    with watched(browser, stack.base_url) as seen:
+        page = seen.page
+        sign_in(page, stack.admin_key)
+        for refusal in (503, 429):
+            page.route("**/console/live/health", lambda route, status=refusal: route.fulfill(status=status, body="<p>no</p>"))
+            page.evaluate("htmx.trigger('#health', 'every')")
+            expect(page.locator("#health")).to_have_class(re.compile("out-of-date"))
+            expect(page.locator("#announcement")).to_contain_text("out of date")
+            expect(page.locator("#health")).to_contain_text("PostgreSQL")
+            page.unroute("**/console/live/health")
+            page.evaluate("htmx.trigger('#health', 'every')")
+            expect(page.locator("#health")).not_to_have_class(re.compile("out-of-date"))
+            expect(page.locator("#announcement")).to_contain_text("Memory works")
+
+
 def test_session_that_ends_meanwhile_leads_to_sign_in(stack: RunningStack, browser: Browser) -> None:
     with stack.client() as client, watched(browser, stack.base_url) as seen:
         made = client.post("/keys", json={"role": "operator", "name": "short"}).raise_for_status().json()

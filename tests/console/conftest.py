@@ -3,14 +3,17 @@
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
 
 from app.bootstrap import Services
+from app.config import Settings
 from app.factory import Application, create_app
 from app.identity.models import KeyRole
+from tests.api.doubles import Doubles
 
 _TOKEN = re.compile(r'name="csrf_token" value="([^"]+)"')
 SIGN_IN = "/console/sign-in"
@@ -46,6 +49,13 @@ class Visitor:
     def is_signed_in(self) -> bool:
         """Return whether the first page is shown."""
         return self.get("/console/").status_code == 200
+
+
+@pytest.fixture
+def layer_app(tmp_path: Path) -> Application:
+    """The application on doubles, for what asks no service."""
+    settings = Settings(secrets_dir=tmp_path)
+    return create_app(settings, Doubles().as_services(settings))
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Callable
+from itertools import product
 from uuid import UUID, uuid4
 
 import pytest
@@ -11,7 +12,9 @@ from app.bootstrap import Services
 from app.console import breakdown
 from app.integrity.heads import Signer
 from app.integrity.sealing import SealingService
-from app.search.query import SearchQuery
+from app.search.query import SearchMode, SearchQuery
+from app.semantic.models import NewSemanticMemory
+from app.working.models import NewContext
 from tests.console.conftest import Visitor
 from tests.factories.encoder import FakeEncoder
 from tests.factories.episodes import new_episode
@@ -99,9 +102,10 @@ def test_dead_rows_are_replayed_one_by_one(operator: Visitor, poisoned: list[UUI
     assert "none of these is dead any more" in text_of(operator, "/console/dead")
 
 
-@pytest.mark.parametrize("form", [{}, {"ids": "x"}, {"all": "no"}, {"all": "yes", "cause": "x"}, {"cause": "x", "other": "y"}])
-def test_replay_of_nothing_in_particular_is_refused(form: dict[str, str | list[str]], operator: Visitor) -> None:
-    assert operator.post("/console/dead/replay", form).status_code == 422
+def test_replay_of_nothing_in_particular_is_refused(operator: Visitor) -> None:
+    wrong: list[dict[str, str | list[str]]] = [{}, {"ids": "x"}, {"all": "no"}, {"all": "yes", "cause": "x"}, {"cause": "x", "other": "y"}]
+    for form in wrong:
+        assert operator.post("/console/dead/replay", form).status_code == 422, form
 
 
 def test_dead_rows_beyond_a_page_are_reached(operator: Visitor, services: Services, sql: Sql) -> None:
@@ -136,14 +140,14 @@ def test_search_shows_results_with_scores_that_add_up(alice: Visitor, services: 
         assert sum(shares) == pytest.approx(score, abs=0.005)
 
 
-@pytest.mark.parametrize("mode", ["hybrid", "vector", "keyword"])
-def test_breakdown_adds_up_whatever_is_weighed(mode: str, services: Services, workshop: Workshop) -> None:
+def test_breakdown_adds_up_whatever_is_weighed(services: Services, workshop: Workshop) -> None:
     texts = [f"{word} {other} on the stove" for word in ("kettle", "train", "bread") for other in ("red", "old", "new")]
     services.episodes.store_many("alice", [new_episode(text, actor=text[:3], session_id=text[:1], importance_score=0.2) for text in texts])
     workshop.drain()
     _wait_for_encoder(services)
-    for recency, importance in ((0.0, 0.0), (0.5, 0.0), (0.4, 1.0)):
-        query = SearchQuery("the red kettle of yesterday", 20, mode, recency_weight=recency, importance_weight=importance)  # type: ignore[arg-type]
+    modes: tuple[SearchMode, ...] = ("hybrid", "vector", "keyword")
+    for mode, (recency, importance) in product(modes, ((0.0, 0.0), (0.5, 0.0), (0.4, 1.0))):
+        query = SearchQuery("the red kettle of yesterday", 20, mode, recency_weight=recency, importance_weight=importance)
         results = services.search.search("alice", query).results
         assert results
         for hit in results:
@@ -167,6 +171,17 @@ def test_search_takes_filters_and_says_when_nothing_is_found(alice: Visitor, ser
         assert "Try other words" in page
     for wrong in ({"limit": "0"}, {"limit": "x"}, {"recency_weight": "2"}, {"mode": "x"}, {"query": " "}):
         assert alice.post("/console/search", {**found, **wrong}).status_code == 422, wrong
+
+
+def test_every_kind_of_memory_is_shown(alice: Visitor, services: Services) -> None:
+    services.episodes.store("alice", new_episode("a kettle"))
+    services.semantic.store("alice", NewSemanticMemory(concept="Kettle", definition="what boils water, the kettle"))
+    services.working.put("alice", "plan", NewContext({"goal": "buy a kettle"}, 60))
+    form: dict[str, str | list[str]] = {"query": "kettle", "mode": "keyword", "memory_types": ["episodic", "semantic", "working"]}
+    page = alice.post("/console/search", form).get_data(as_text=True)
+    assert "3 results" in page
+    assert "semantic memory: Kettle" in page
+    assert "working memory plan" in page
 
 
 def test_administrator_names_an_agent_and_is_offered_those_there_are(admin: Visitor, services: Services) -> None:
@@ -285,19 +300,17 @@ def test_last_administrator_stays(admin: Visitor, services: Services, sql: Sql) 
     assert admin.is_signed_in()
 
 
-@pytest.mark.parametrize(
-    "form",
-    [
+def test_key_that_makes_no_sense_is_refused(admin: Visitor) -> None:
+    wrong: list[dict[str, str | list[str]]] = [
         {"role": "agent", "name": "x"},
         {"role": "operator", "name": "x", "agent_id": "ada"},
         {"role": "admin", "name": " "},
         {"role": "admin", "name": "x", "expires_days": "0"},
         {"role": "admin", "name": "x", "expires_days": "soon"},
         {"role": "admin", "name": "x", "key": "mine"},
-    ],
-)
-def test_key_that_makes_no_sense_is_refused(form: dict[str, str | list[str]], admin: Visitor) -> None:
-    assert admin.post("/console/keys", form).status_code == 422
+    ]
+    for form in wrong:
+        assert admin.post("/console/keys", form).status_code == 422, form
 
 
 def test_audit_log_goes_on(admin: Visitor) -> None:

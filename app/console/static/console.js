@@ -18,7 +18,7 @@ function announce(text) {
 
 document.addEventListener("htmx:after:swap", (event) => {
   const part = event.detail.ctx.sourceElement;
-  if (part.hasAttribute("data-live")) {
+  if (part.hasAttribute("data-live") && event.detail.ctx.response.status < 400) {
     part.classList.remove("out-of-date");
     announce(document.querySelector("[data-announce]")?.dataset.announce);
   }
