@@ -9,6 +9,7 @@ from sqlalchemy.exc import DBAPIError
 from app.agents.service import AgentService
 from app.cache.agents import AgentCache
 from app.cache.contexts import ContextCache
+from app.cache.depths import QueueDepths
 from app.cache.lists import ListCache
 from app.config import LEDGER_KEY_SECRET, Role, Settings
 from app.consciousness.service import ConsciousnessService
@@ -22,6 +23,7 @@ from app.episodes.service import EpisodeService
 from app.errors import DatabaseUnavailable
 from app.identity.rate_limit import RateLimiter
 from app.identity.service import KeyService
+from app.identity.sessions import SessionService
 from app.integrity.heads import Signer
 from app.integrity.proofs import ProofService
 from app.integrity.sealing import SealingService
@@ -31,6 +33,7 @@ from app.observability.health import HealthService
 from app.queue.dead import DeadRowService
 from app.queue.service import QueueService
 from app.queue.status import QueueStatusService
+from app.reconcile.history import RunHistory
 from app.reconcile.service import ReconciliationService
 from app.redis_client import BestEffortRedis, connect
 from app.search.encoding import QueryEncoder
@@ -59,8 +62,11 @@ class Services:
     health: HealthService
     stats: StatsService
     queue_status: QueueStatusService
+    queue_depths: QueueDepths
     dead_rows: DeadRowService
+    reconciliation_runs: RunHistory
     keys: KeyService
+    sessions: SessionService
     rate_limiter: RateLimiter
     agents: AgentService
     exports: ExportService
@@ -131,8 +137,11 @@ def build_services(settings: Settings, load: LoadEncoder | None = None) -> Servi
         health=HealthService(settings, database, redis.redis, integrity, search.ready),
         stats=StatsService(database),
         queue_status=QueueStatusService(database, settings),
+        queue_depths=QueueDepths(redis),
         dead_rows=DeadRowService(database, ring=lambda: lists.invalidate((), ring=True)),
+        reconciliation_runs=RunHistory(database),
         keys=KeyService(database, settings.authentication_cache_seconds),
+        sessions=SessionService(database),
         rate_limiter=RateLimiter(redis, settings.rate_limit_per_minute),
         agents=AgentService(database, AgentCache(redis)),
         exports=ExportService(database),

@@ -27,7 +27,8 @@ PASSWORD_SECRETS = (*ROLE_SECRETS.values(), REDIS_SECRET)
 ADMIN_KEY_SECRET = "admin_api_key"  # noqa: S105 - the name of a file
 LEDGER_KEY_SECRET = "ledger_signing_key"  # noqa: S105 - the name of a file
 METRICS_KEY_SECRET = "metrics_api_key"  # noqa: S105 - the name of a file
-ALL_SECRETS = (*PASSWORD_SECRETS, ADMIN_KEY_SECRET, METRICS_KEY_SECRET, LEDGER_KEY_SECRET)
+CONSOLE_KEY_SECRET = "console_session_key"  # noqa: S105 - the name of a file
+ALL_SECRETS = (*PASSWORD_SECRETS, ADMIN_KEY_SECRET, METRICS_KEY_SECRET, LEDGER_KEY_SECRET, CONSOLE_KEY_SECRET)
 """Every secret that is written here, each a file `<name>.txt` in SECRETS_DIR unless `<NAME>_FILE` says otherwise."""
 
 COMPOSE_SECRETS = ("postgres_password", "grafana_admin_password")
@@ -74,6 +75,7 @@ class Settings(BaseSettings):
     pg_readonly_password_file: Path | None = Field(None, description="File of nexus_ro's password.")
     redis_password_file: Path | None = Field(None, description="File of the Redis password.")
     ledger_signing_key_file: Path | None = Field(None, description="File of the text from which the key that seals the ledger is made.")
+    console_session_key_file: Path | None = Field(None, description="File of the key that signs the console's session cookies.")
     rabbitmq_password_file: Path | None = Field(None, description="File of RABBITMQ_USER's password, for a RabbitMQ broker.")
     admin_api_key_file: Path | None = Field(None, description="File of the first administrator's API key.")
     metrics_api_key_file: Path | None = Field(None, description="File of the API key with which Prometheus scrapes the API.")

@@ -193,7 +193,7 @@ def _say_ready(settings: Settings) -> None:
     key_file = settings.secret_path("admin_api_key")
     url = _url(settings)
     click.echo(
-        f"NEXUS Cerebro is ready at {url} (documentation: {url}/docs)\n"
+        f"NEXUS Cerebro is ready at {url} (documentation: {url}/docs, console: {url}/console)\n"
         f"  key:    {key_file}\n"
         f"  Flower: http://127.0.0.1:{settings.flower_port} (user admin, password: the key)\n"
         f"  logs:   {settings.data_dir / 'logs'}\n"

@@ -54,7 +54,7 @@ SECRETS: dict[str, set[str]] = {
         "metrics_api_key",
         "ledger_signing_key",
     },
-    "api": {"pg_app_password", "redis_password"},
+    "api": {"pg_app_password", "redis_password", "console_session_key"},
     "dispatcher": {"pg_worker_password", "redis_password"},
     "worker": {"pg_worker_password", "redis_password", "ledger_signing_key"},
     "beat": {"redis_password"},
