@@ -13,6 +13,10 @@ _INSERT = text(
     "INSERT INTO memory_system.audit_log (key_id, action, subject, details) VALUES (:key_id, :action, :subject, CAST(:details AS jsonb))"
 )
 _IS_RECORDED = text("SELECT EXISTS (SELECT 1 FROM memory_system.audit_log WHERE action = :action AND subject = :subject)")
+_IS_RECORDED_LATELY = text(
+    "SELECT EXISTS (SELECT 1 FROM memory_system.audit_log"
+    " WHERE at > now() - make_interval(hours => :hours) AND action = :action AND subject = :subject)"
+)
 _LIST = text(
     """
     SELECT audit_id, at, key_id, action, subject, details FROM memory_system.audit_log
@@ -49,6 +53,11 @@ def record(connection: Connection, key_id: UUID | None, action: str, subject: st
 def is_recorded(connection: Connection, action: str, subject: str) -> bool:
     """Return whether an action on a subject stands in the log."""
     return bool(connection.execute(_IS_RECORDED, {"action": action, "subject": subject}).scalar_one())
+
+
+def is_recorded_lately(connection: Connection, action: str, subject: str, hours: int) -> bool:
+    """Return whether an action on a subject stands in the log of the last hours; reads only those, by their index."""
+    return bool(connection.execute(_IS_RECORDED_LATELY, {"action": action, "subject": subject, "hours": hours}).scalar_one())
 
 
 def list_page(connection: Connection, most: int, before: int | None) -> list[AuditEntry]:

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-from redis import Redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 from sqlalchemy.exc import DBAPIError
@@ -10,6 +9,7 @@ from sqlalchemy.exc import DBAPIError
 from app.agents.service import AgentService
 from app.cache.agents import AgentCache
 from app.cache.contexts import ContextCache
+from app.cache.depths import QueueDepths
 from app.cache.lists import ListCache
 from app.config import LEDGER_KEY_SECRET, Role, Settings
 from app.consciousness.service import ConsciousnessService
@@ -23,6 +23,7 @@ from app.episodes.service import EpisodeService
 from app.errors import DatabaseUnavailable
 from app.identity.rate_limit import RateLimiter
 from app.identity.service import KeyService
+from app.identity.sessions import SessionService
 from app.integrity.heads import Signer
 from app.integrity.proofs import ProofService
 from app.integrity.sealing import SealingService
@@ -32,8 +33,9 @@ from app.observability.health import HealthService
 from app.queue.dead import DeadRowService
 from app.queue.service import QueueService
 from app.queue.status import QueueStatusService
+from app.reconcile.history import RunHistory
 from app.reconcile.service import ReconciliationService
-from app.redis_client import BestEffortRedis
+from app.redis_client import BestEffortRedis, connect
 from app.search.encoding import QueryEncoder
 from app.search.recall import RecallService
 from app.search.reranking import Reranker
@@ -60,8 +62,11 @@ class Services:
     health: HealthService
     stats: StatsService
     queue_status: QueueStatusService
+    queue_depths: QueueDepths
     dead_rows: DeadRowService
+    reconciliation_runs: RunHistory
     keys: KeyService
+    sessions: SessionService
     rate_limiter: RateLimiter
     agents: AgentService
     exports: ExportService
@@ -132,8 +137,11 @@ def build_services(settings: Settings, load: LoadEncoder | None = None) -> Servi
         health=HealthService(settings, database, redis.redis, integrity, search.ready),
         stats=StatsService(database),
         queue_status=QueueStatusService(database, settings),
+        queue_depths=QueueDepths(redis),
         dead_rows=DeadRowService(database, ring=lambda: lists.invalidate((), ring=True)),
+        reconciliation_runs=RunHistory(database),
         keys=KeyService(database, settings.authentication_cache_seconds),
+        sessions=SessionService(database),
         rate_limiter=RateLimiter(redis, settings.rate_limit_per_minute),
         agents=AgentService(database, AgentCache(redis)),
         exports=ExportService(database),
@@ -191,8 +199,10 @@ def build_sealing_service(settings: Settings) -> SealingService:
 
 
 def _reconciliation(database: Database, settings: Settings) -> ReconciliationService:
-    redis = Redis.from_url(
-        settings.reconciler_dsn,
+    redis = connect(
+        settings,
+        settings.redis_url,
+        settings.redis_reconciler_user,
         socket_connect_timeout=2,
         socket_timeout=5,
         retry=Retry(NoBackoff(), 1),

@@ -22,15 +22,20 @@ ROLE_SECRETS: dict[Role, str] = {
 }
 """The secret that holds each role's password."""
 
-PASSWORD_SECRETS = (*ROLE_SECRETS.values(), "redis_password")
+REDIS_SECRET = "redis_password"  # noqa: S105 - the name of a file
+PASSWORD_SECRETS = (*ROLE_SECRETS.values(), REDIS_SECRET)
 ADMIN_KEY_SECRET = "admin_api_key"  # noqa: S105 - the name of a file
 LEDGER_KEY_SECRET = "ledger_signing_key"  # noqa: S105 - the name of a file
 METRICS_KEY_SECRET = "metrics_api_key"  # noqa: S105 - the name of a file
-ALL_SECRETS = (*PASSWORD_SECRETS, ADMIN_KEY_SECRET, METRICS_KEY_SECRET, LEDGER_KEY_SECRET)
+CONSOLE_KEY_SECRET = "console_session_key"  # noqa: S105 - the name of a file
+ALL_SECRETS = (*PASSWORD_SECRETS, ADMIN_KEY_SECRET, METRICS_KEY_SECRET, LEDGER_KEY_SECRET, CONSOLE_KEY_SECRET)
 """Every secret that is written here, each a file `<name>.txt` in SECRETS_DIR unless `<NAME>_FILE` says otherwise."""
 
 COMPOSE_SECRETS = ("postgres_password", "grafana_admin_password")
 """Secrets that only the servers in compose/ read, each a file `<name>.txt` in SECRETS_DIR; written here with the others."""
+
+ROTATABLE_SECRETS = (*PASSWORD_SECRETS, ADMIN_KEY_SECRET, METRICS_KEY_SECRET)
+"""Those that may change. The key that seals the ledger is none: heads signed with another are refused by whoever trusts this one."""
 
 RABBITMQ_SECRET = "rabbitmq_password"  # noqa: S105 - the name of a file
 """RABBITMQ_USER's password. Whoever runs the RabbitMQ chose it, so it is never written here, and read only if BROKER_URL needs it."""
@@ -70,6 +75,7 @@ class Settings(BaseSettings):
     pg_readonly_password_file: Path | None = Field(None, description="File of nexus_ro's password.")
     redis_password_file: Path | None = Field(None, description="File of the Redis password.")
     ledger_signing_key_file: Path | None = Field(None, description="File of the text from which the key that seals the ledger is made.")
+    console_session_key_file: Path | None = Field(None, description="File of the key that signs the console's session cookies.")
     rabbitmq_password_file: Path | None = Field(None, description="File of RABBITMQ_USER's password, for a RabbitMQ broker.")
     admin_api_key_file: Path | None = Field(None, description="File of the first administrator's API key.")
     metrics_api_key_file: Path | None = Field(None, description="File of the API key with which Prometheus scrapes the API.")
@@ -246,7 +252,7 @@ class Settings(BaseSettings):
     def _with_redis_credentials(self, raw: str, user: str) -> str:
         if not urlsplit(raw).scheme.startswith(("redis", "valkey")):
             return raw
-        return self._with_credentials(raw, user, "redis_password")
+        return self._with_credentials(raw, user, REDIS_SECRET)
 
     def _with_credentials(self, raw: str, user: str, secret_name: str) -> str:
         url = urlsplit(raw)
@@ -259,11 +265,6 @@ class Settings(BaseSettings):
     def cache_dsn(self) -> str:
         """The URL of the cache with credentials."""
         return self._with_redis_credentials(self.redis_url, self.redis_cache_user)
-
-    @property
-    def reconciler_dsn(self) -> str:
-        """The URL of the cache with the credentials of reconciliation."""
-        return self._with_redis_credentials(self.redis_url, self.redis_reconciler_user)
 
     @property
     def broker_is_rabbitmq(self) -> bool:

@@ -6,12 +6,13 @@ from pathlib import Path
 import psycopg2
 from alembic import command
 from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
 from psycopg2 import sql
 from psycopg2.extensions import connection as PgConnection  # noqa: N812 - the class has a lower-case name
 from psycopg2.extensions import encrypt_password
 from sqlalchemy import make_url, text
 
-from app.config import ADMIN_KEY_SECRET, METRICS_KEY_SECRET, ROLE_SECRETS, Settings
+from app.config import ADMIN_KEY_SECRET, METRICS_KEY_SECRET, ROLE_SECRETS, Role, Settings
 from app.db import Database
 from app.errors import ConfigurationError, StackError
 
@@ -20,10 +21,15 @@ _OLDEST_MAJOR = 17
 _KEY = text(
     "INSERT INTO memory_system.api_keys (key_sha256, name, role) VALUES (:key_sha256, :name, :role) ON CONFLICT (key_sha256) DO NOTHING"
 )
-_FIRST_KEYS = ((ADMIN_KEY_SECRET, "first administrator", "admin"), (METRICS_KEY_SECRET, "Prometheus", "operator"))
+_FIRST_KEYS = {ADMIN_KEY_SECRET: ("first administrator", "admin"), METRICS_KEY_SECRET: ("Prometheus", "operator")}
 
 
-def _connect(superuser_dsn: str, database: str) -> PgConnection:
+def connect_superuser(superuser_dsn: str, database: str) -> PgConnection:
+    """Return a connection of a superuser to one database, in autocommit.
+
+    Raises:
+        StackError: The server cannot be reached or refuses the login.
+    """
     url = make_url(superuser_dsn)
     try:
         connection = psycopg2.connect(
@@ -35,17 +41,35 @@ def _connect(superuser_dsn: str, database: str) -> PgConnection:
     return connection
 
 
+def _verifier(connection: PgConnection, role: str, password: str) -> sql.Literal:
+    """Return what the server stores of a password. The verifier, not the password, goes there, so no log can hold it."""
+    return sql.Literal(encrypt_password(password, role, scope=connection, algorithm="scram-sha-256"))
+
+
+def set_password(settings: Settings, superuser_dsn: str, role: Role) -> None:
+    """Give a role the password that its secret file holds.
+
+    Raises:
+        StackError: The server cannot be reached or refuses the login.
+    """
+    connection = connect_superuser(superuser_dsn, make_url(superuser_dsn).database or "postgres")
+    try:
+        with connection.cursor() as cursor:
+            verifier = _verifier(connection, role, settings.secret(ROLE_SECRETS[role]))
+            cursor.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(role), verifier))
+    finally:
+        connection.close()
+
+
 def _make_roles(connection: PgConnection, settings: Settings) -> None:
     with connection.cursor() as cursor:
         cursor.execute("SELECT rolname FROM pg_roles")
         existing = {row[0] for row in cursor.fetchall()}
         for role, secret in ROLE_SECRETS.items():
-            # The verifier, not the password, goes to the server, so no log there can hold it.
-            verifier = encrypt_password(settings.secret(secret), role, scope=connection, algorithm="scram-sha-256")
             verb = "ALTER" if role in existing else "CREATE"
             cursor.execute(
                 sql.SQL(verb + " ROLE {} LOGIN NOSUPERUSER NOCREATEDB NOCREATEROLE NOREPLICATION NOBYPASSRLS PASSWORD {}").format(
-                    sql.Identifier(role), sql.Literal(verifier)
+                    sql.Identifier(role), _verifier(connection, role, settings.secret(secret))
                 )
             )
         for group, attributes in (("nexus_definer", "NOLOGIN NOBYPASSRLS"), ("nexus_backup", "NOLOGIN BYPASSRLS")):
@@ -57,7 +81,12 @@ def _make_roles(connection: PgConnection, settings: Settings) -> None:
         cursor.execute("GRANT nexus_definer TO nexus_superuser WITH INHERIT FALSE, SET TRUE")
 
 
-def _make_database(connection: PgConnection, name: str) -> None:
+def make_database(connection: PgConnection, name: str) -> None:
+    """Make a database with the locale that words need, owned by nexus_superuser; of one that is there check the locale.
+
+    Raises:
+        ConfigurationError: It has another locale.
+    """
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT datlocprovider, datlocale, pg_encoding_to_char(encoding) FROM pg_database WHERE datname = %s",
@@ -82,7 +111,8 @@ def _make_database(connection: PgConnection, name: str) -> None:
         cursor.execute(sql.SQL("GRANT CONNECT ON DATABASE {} TO nexus_app, nexus_worker, nexus_ro, nexus_backup").format(database))
 
 
-def _prepare_inside(connection: PgConnection) -> None:
+def prepare_inside(connection: PgConnection) -> None:
+    """Make what only a superuser can make inside the database: the extension `vector`, and what PUBLIC may not."""
     with connection.cursor() as cursor:
         cursor.execute("CREATE EXTENSION IF NOT EXISTS vector WITH SCHEMA public")
         cursor.execute("REVOKE CREATE ON SCHEMA public FROM PUBLIC")
@@ -104,17 +134,17 @@ def bootstrap(settings: Settings, superuser_dsn: str) -> None:
         ConfigurationError: The server is too old, or the database has another locale.
     """
     name = make_url(settings.database_url).database or "nexus_memory"
-    connection = _connect(superuser_dsn, make_url(superuser_dsn).database or "postgres")
+    connection = connect_superuser(superuser_dsn, make_url(superuser_dsn).database or "postgres")
     try:
         if connection.server_version < _OLDEST_MAJOR * 10000:
             raise ConfigurationError(f"PostgreSQL {_OLDEST_MAJOR} or newer is needed; this server is {connection.server_version // 10000}")
         _make_roles(connection, settings)
-        _make_database(connection, name)
+        make_database(connection, name)
     finally:
         connection.close()
-    connection = _connect(superuser_dsn, name)
+    connection = connect_superuser(superuser_dsn, name)
     try:
-        _prepare_inside(connection)
+        prepare_inside(connection)
     finally:
         connection.close()
 
@@ -144,15 +174,33 @@ def migrate(settings: Settings, revision: str = "head") -> None:
         database.close()
 
 
+def current_revision(settings: Settings) -> str:
+    """Return the revision that the schema is at; empty before the first.
+
+    Raises:
+        DatabaseUnavailable: The database cannot be reached.
+    """
+    database = Database(settings, "nexus_superuser", "nexus migrations")
+    try:
+        with database.transaction() as connection:
+            return MigrationContext.configure(connection).get_current_revision() or ""
+    finally:
+        database.close()
+
+
 def ensure_first_keys(settings: Settings) -> None:
     """Register the keys in secrets/, the administrator's and that of Prometheus, those that are not yet. Idempotent."""
-    keys = [
-        {"key_sha256": hashlib.sha256(settings.secret(secret).encode()).digest(), "name": name, "role": role}
-        for secret, name, role in _FIRST_KEYS
-    ]
+    for secret in _FIRST_KEYS:
+        register_key(settings, secret, settings.secret(secret))
+
+
+def register_key(settings: Settings, secret: str, key: str) -> None:
+    """Let a key open what the named secret's key does, if it does not yet. Idempotent."""
+    name, role = _FIRST_KEYS[secret]
+    digest = hashlib.sha256(key.encode()).digest()
     database = Database(settings, "nexus_app", "nexus set-up")
     try:
         with database.transaction() as connection:
-            connection.execute(_KEY, keys)
+            connection.execute(_KEY, {"key_sha256": digest, "name": name, "role": role})
     finally:
         database.close()

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from sqlalchemy import Connection, Engine, create_engine, event, text
@@ -10,13 +10,17 @@ from sqlalchemy.exc import DataError, DBAPIError, DisconnectionError, IntegrityE
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from app import db_wait
-from app.config import Role, Settings
-from app.errors import Conflict, DatabaseUnavailable, InvalidRequest, OutcomeUnknown
+from app.config import ROLE_SECRETS, Role, Settings
+from app.errors import ConfigurationError, Conflict, DatabaseUnavailable, InvalidRequest, OutcomeUnknown
 
 # One round trip, and half the cost of a SELECT of set_config: there is nothing to plan and no row to read. The driver quotes the values.
 _SET_AGENT = text("SET LOCAL app.current_agent_id = :agent_id; SET LOCAL app.traceparent = :traceparent")
 
 _FOREIGN_KEY_VIOLATION = "23503"
+
+_REFUSED = "password authentication failed"
+_ROTATION_SECONDS = 0.5
+"""How long after a refused password it is tried once more."""
 
 # A connection that answered this lately is not asked again whether it lives: the question is one of five round trips of a write.
 _TRUSTED_SECONDS = 1.0
@@ -69,6 +73,7 @@ class Database:
             },
         )
         db_wait.install()
+        _read_password_anew(self.engine, settings, role)
         event.listen(self.engine, "connect", lambda connection, _record: db_wait.limit(connection, seconds))
         _ping_after_idling(self.engine)
 
@@ -114,6 +119,28 @@ class Database:
     def close(self) -> None:
         """Close every pooled connection."""
         self.engine.dispose()
+
+
+def _read_password_anew(engine: Engine, settings: Settings, role: Role) -> None:
+    """Have each new connection log in with what the secret file holds by then, so that a changed password needs no restart.
+
+    Source: SQLAlchemy, "Generating dynamic authentication tokens".
+    """
+
+    def connect(dialect: Any, _record: Any, arguments: Any, parameters: dict[str, Any]) -> Any:
+        for is_last in (False, True):
+            with suppress(ConfigurationError):  # The file is gone: what it held when this process began may still do.
+                parameters["password"] = settings.secret(ROLE_SECRETS[role])
+            try:
+                return dialect.connect(*arguments, **parameters)
+            except dialect.loaded_dbapi.OperationalError as error:
+                # The file is written a moment before the server is told.
+                if is_last or _REFUSED not in str(error):
+                    raise
+                time.sleep(_ROTATION_SECONDS)
+        raise AssertionError("unreachable")
+
+    event.listen(engine, "do_connect", connect)
 
 
 def _ping_after_idling(engine: Engine) -> None:

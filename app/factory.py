@@ -25,6 +25,7 @@ from app.api.schemas.problem import Problem
 from app.api.services import attach
 from app.bootstrap import Services, build_services
 from app.config import Settings
+from app.console import site
 
 _DESCRIPTION = """Durable memory of AI agents. Send a key as `X-API-Key` or `Authorization: Bearer <key>`.
 Every answer carries `X-Request-ID`; every error is a problem (RFC 9457) with a stable `code`."""
@@ -58,11 +59,12 @@ def create_app(settings: Settings, services: Services | None = None) -> Applicat
     app.config["MAX_CONTENT_LENGTH"] = settings.max_body_bytes
     attach(app, services if services is not None else build_services(settings))
     hooks.install(app)
-    authentication.install(app)
+    authentication.install(app, {site.NAME: site.identify})
     requests.install(app)
     problems.install(app)
     for resource in (episodes, working, semantic, consciousness, search, agents, transfer, integrity, queue, keys, operations):
         app.register_api(resource.blueprint)
     app.register_blueprint(docs.blueprint)
+    site.install(app, settings)
     docs.describe(app)
     return app

@@ -4,16 +4,20 @@ import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from contextlib import suppress
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
 from weakref import ref
 
 import structlog
 from redis import Redis
 from redis.backoff import NoBackoff
+from redis.credentials import CredentialProvider
 from redis.exceptions import RedisError
 from redis.retry import Retry
 
-from app.config import Settings
+from app.config import REDIS_SECRET, Settings
+from app.errors import ConfigurationError
 
 _log = structlog.get_logger(__name__)
 _T = TypeVar("_T")
@@ -28,6 +32,39 @@ Debt = Callable[[Any], None]
 """Queues commands into a pipeline."""
 
 
+class _SecretFile(CredentialProvider):
+    """User and password as the secret file holds it when a connection is made, so that a changed password needs no restart."""
+
+    def __init__(self, settings: Settings, user: str) -> None:
+        self._settings = settings
+        self._user = user
+        self._password = settings.secret(REDIS_SECRET)
+
+    def get_credentials(self) -> tuple[str] | tuple[str, str]:
+        """Return what to log in with."""
+        with suppress(ConfigurationError):  # The file is gone: what it held before may still do.
+            self._password = self._settings.secret(REDIS_SECRET)
+        return (self._user, self._password) if self._user else (self._password,)
+
+
+def connect(settings: Settings, url: str, user: str, **options: Any) -> Redis:
+    """Return a client; it logs in with the secret file's password unless the URL brings its own credentials.
+
+    Args:
+        settings: Where the file is.
+        url: redis://host:port/database.
+        user: ACL user; empty for a server with one password only.
+        options: Of redis-py.
+
+    Raises:
+        ConfigurationError: The secret is needed, and missing or empty.
+    """
+    if "@" not in urlsplit(url).netloc:
+        options["credential_provider"] = _SecretFile(settings, user)
+    client: Redis = Redis.from_url(url, **options)
+    return client
+
+
 class BestEffortRedis:
     """Runs commands whose failure must not fail the request.
 
@@ -39,8 +76,10 @@ class BestEffortRedis:
     """
 
     def __init__(self, settings: Settings) -> None:
-        self.redis: Redis = Redis.from_url(
-            settings.cache_dsn,
+        self.redis: Redis = connect(
+            settings,
+            settings.redis_url,
+            settings.redis_cache_user,
             socket_connect_timeout=0.5,
             socket_timeout=0.5,
             socket_keepalive=True,

@@ -7,7 +7,7 @@ from gunicorn.arbiter import Arbiter
 
 from app.api.services import services
 from app.bootstrap import check_model
-from app.config import load_settings
+from app.config import CONSOLE_KEY_SECRET, load_settings
 from app.errors import ConfigurationError
 from app.factory import Application, create_app
 from app.observability import tracing
@@ -17,6 +17,7 @@ def _start() -> Application:
     """Return the application, its encoder loading in the background; end gunicorn where waiting would not help."""
     settings = load_settings()
     try:
+        settings.secret(CONSOLE_KEY_SECRET)
         check_model(settings, "nexus_app")
     except ConfigurationError as error:
         structlog.get_logger().critical(

@@ -2,12 +2,17 @@
 
 from collections.abc import Sequence
 
+import structlog
+from celery.utils import uuid
+
 from app.queue.models import Batch
 from app.queue.packing import EMBED_QUEUES
 from tasks.celery_app import app, settings
 from tasks.messages import message_of
 from tasks.names import EMBED_BATCH
 from tasks.time_limit import time_limit_of
+
+_log = structlog.get_logger(__name__)
 
 _SECONDS = 5.0
 """How long RabbitMQ may take to confirm a message; Redis has its socket's timeout."""
@@ -27,10 +32,12 @@ class Broker:
 
     def publish(self, batches: Sequence[Batch]) -> None:
         """Send one message a batch: on Redis in one pipeline, on RabbitMQ each confirmed. If it raises, some may have gone out."""
+        task_ids = [uuid() for _ in batches]
         with app.producer_pool.acquire(block=True, timeout=5) as producer, producer.batch():
-            for batch in batches:
+            for task_id, batch in zip(task_ids, batches, strict=True):
                 app.send_task(
                     EMBED_BATCH,
+                    task_id=task_id,
                     kwargs=message_of(batch.claim) | {"limit_seconds": time_limit_of(batch, settings)},
                     queue=batch.queue,
                     producer=producer,
@@ -38,3 +45,4 @@ class Broker:
                     timeout=_SECONDS,
                     confirm_timeout=_SECONDS,
                 )
+        _log.info("published", rows=sum(len(batch.claim.target_ids) for batch in batches), task_ids=task_ids)

@@ -12,12 +12,21 @@ import structlog
 from billiard.exceptions import WorkerLostError
 from celery.concurrency import get_implementation
 from celery.concurrency.prefork import TaskPool
-from celery.signals import celeryd_init, setup_logging, task_failure, worker_init, worker_process_init, worker_process_shutdown
+from celery.signals import (
+    celeryd_init,
+    setup_logging,
+    task_failure,
+    task_postrun,
+    task_prerun,
+    worker_init,
+    worker_process_init,
+    worker_process_shutdown,
+)
 
 from app.bootstrap import WorkerServices, build_queue_service, build_worker_services, check_model
 from app.db_wait import answers_within
 from app.errors import ConfigurationError, NexusError
-from app.observability import process_metrics, tracing
+from app.observability import context, process_metrics, tracing
 from app.observability.logs import configure_logging
 from app.queue.service import QueueService
 from app.queue.workers import WorkerIdentity, this_process
@@ -142,6 +151,16 @@ def _give_up(code: str, message: str) -> None:
     _log.critical("worker_cannot_start", code=code, error=message, action="the process tries again by itself; mend what it names")
     threading.Event().wait(5)
     os._exit(1)
+
+
+@task_prerun.connect
+def _name_task(task_id: str = "", **_: Any) -> None:
+    context.start_task(task_id)
+
+
+@task_postrun.connect
+def _forget_task(**_: Any) -> None:
+    context.clear()
 
 
 @worker_process_shutdown.connect

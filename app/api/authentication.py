@@ -1,8 +1,10 @@
 """Who is calling: reads the key of a request, asks the route's policy, and settles whose memory is meant."""
 
+from collections.abc import Callable, Mapping
 from ipaddress import ip_address
+from typing import cast
 
-from flask import Flask, g, request
+from flask import Flask, current_app, g, request
 
 from app.api.policies import ROUTE_POLICIES, Access
 from app.api.services import services
@@ -11,6 +13,11 @@ from app.identity.models import Principal
 from app.identity.permissions import Permission, require
 from app.identity.service import AGENT_ID_PATTERN, is_agent_id
 from app.observability import context
+
+Identify = Callable[[], Principal]
+"""Returns the caller of the current request, or raises Unauthenticated."""
+
+_BY_BLUEPRINT = "nexus-identify"
 
 
 class AgentRequired(InvalidRequest):
@@ -63,16 +70,27 @@ def check_access() -> None:
         return
     if policy is None:
         raise PermissionDenied("this route is closed")
-    key = _presented_key()
-    if key is None:
-        if policy is Access.KEY_OR_LOOPBACK and _is_loopback():
-            return
-        raise Unauthenticated("an API key is needed: send it as X-API-Key, or as Authorization: Bearer <key>")
-    principal = services().keys.authenticate(key)
+    if policy is Access.KEY_OR_LOOPBACK and _presented_key() is None and _is_loopback():
+        return
+    principal = _identify()
     context.add(role=principal.role)
     services().rate_limiter.count(principal.key_id, principal.rate_limit_per_minute)
     require(principal, policy if isinstance(policy, Permission) else Permission.READ_HEALTH)
     g.principal = principal
+
+
+def _identify() -> Principal:
+    """Return the caller: by the session at pages that have one, and everywhere else by the key alone, so that no page can call the API."""
+    by_blueprint = cast(Mapping[str, Identify], current_app.extensions[_BY_BLUEPRINT])
+    outermost = (request.endpoint or "").partition(".")[0]
+    return by_blueprint.get(outermost, _by_key)()
+
+
+def _by_key() -> Principal:
+    key = _presented_key()
+    if key is None:
+        raise Unauthenticated("an API key is needed: send it as X-API-Key, or as Authorization: Bearer <key>")
+    return services().keys.authenticate(key)
 
 
 def _named_agent(named: tuple[str | None, ...]) -> str | None:
@@ -121,6 +139,12 @@ def require_agent(*named: str | None) -> str:
     return agent_id
 
 
-def install(app: Flask) -> None:
-    """Check every request before its route runs."""
+def install(app: Flask, by_blueprint: Mapping[str, Identify]) -> None:
+    """Check every request before its route runs.
+
+    Args:
+        app: The application.
+        by_blueprint: How the caller is known at blueprints that take no key, by the name of the outermost one.
+    """
+    app.extensions[_BY_BLUEPRINT] = by_blueprint
     app.before_request(check_access)

@@ -15,6 +15,8 @@ def _begin() -> None:
     g.request_id = context.accept_request_id(request.headers.get("X-Request-ID"))
     context.start(g.request_id)
     g.span = tracing.begin_request(request.method[:16], request.headers.get("traceparent"))
+    if (trace_id := tracing.trace_id_of(g.span)) is not None:
+        context.add(trace_id=trace_id)
 
 
 def _finish(response: Response) -> Response:

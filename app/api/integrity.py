@@ -27,7 +27,12 @@ from app.integrity.service import ReceiptClaim, Verdict
 blueprint = APIBlueprint("integrity", __name__, abp_tags=[Tag(name="integrity")])
 
 
-def _verify_receipts(agent_id: str | None, receipts: list[ReceiptBody]) -> list[Verdict]:
+def verify_receipts(agent_id: str | None, receipts: list[ReceiptBody]) -> list[Verdict]:
+    """Return a verdict for each receipt, in order.
+
+    Raises:
+        AgentMismatch: Receipts of different agents, or of another one than `agent_id`.
+    """
     agents = {agent_id, *(receipt.agent_id for receipt in receipts)} - {None}
     if len(agents) > 1:
         raise AgentMismatch("a receipt belongs to another agent than the one that verifies; verify each agent's receipts apart")
@@ -53,7 +58,7 @@ def verify(body: VerifyBody) -> Response:
     """
     agent_id = find_agent(body.agent_id)
     if body.receipts is not None:
-        verdicts = _verify_receipts(agent_id, body.receipts)
+        verdicts = verify_receipts(agent_id, body.receipts)
     else:
         verdicts = services().integrity.verify_range(agent_id, body.first_seq or 0, body.last_seq or 0)
     return json_answer({"verdicts": verdicts, "summary": Counter(verdict.verdict for verdict in verdicts)})

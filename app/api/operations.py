@@ -60,6 +60,7 @@ def get_metrics() -> Response:
 
 def _read_database() -> DatabaseReadings:
     counts = services().stats.queue()
+    services().queue_depths.note(counts.pending, counts.processing, counts.done, counts.dead)
     advice = services().queue_status.advice()
     tallies = services().queue_status.tallies()
     reconciliation = services().stats.reconciliation()

@@ -32,15 +32,13 @@ def _filters(filters: FiltersBody, project: str | None) -> EpisodeFilters:
     )
 
 
-@blueprint.post("/memory/search", responses={200: SearchResultsAnswer})
-def search_memory(body: SearchBody) -> Response:
-    """Find memories by meaning, by words, or both.
+def to_query(body: SearchBody) -> SearchQuery:
+    """Return what a body asks for.
 
-    What was stored before the request is found by its words at once; `pending_embeddings` says how many
-    of the agent's episodes cannot be found by meaning yet.
+    Raises:
+        InvalidRequest: It names two different projects.
     """
-    agent_id = require_agent(body.agent_id)
-    query = SearchQuery(
+    return SearchQuery(
         query=body.query,
         limit=body.limit,
         mode=body.mode,
@@ -50,4 +48,14 @@ def search_memory(body: SearchBody) -> Response:
         recency_weight=body.recency_weight,
         importance_weight=body.importance_weight,
     )
-    return json_answer(services().search.search(agent_id, query))
+
+
+@blueprint.post("/memory/search", responses={200: SearchResultsAnswer})
+def search_memory(body: SearchBody) -> Response:
+    """Find memories by meaning, by words, or both.
+
+    What was stored before the request is found by its words at once; `pending_embeddings` says how many
+    of the agent's episodes cannot be found by meaning yet.
+    """
+    agent_id = require_agent(body.agent_id)
+    return json_answer(services().search.search(agent_id, to_query(body)))

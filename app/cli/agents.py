@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 import click
-from rich.table import Table
 
-from app.cli.console import json_option, open_services, print_json, print_table, progress_bar
+from app.cli.command import Group
+from app.cli.console import json_option, make_table, numeric, print_json, print_table, progress_bar
+from app.cli.services import open_services
 from app.identity.service import is_agent_id
 from app.transfer.lines import MAX_LINE_BYTES
 from app.transfer.models import KINDS
@@ -26,15 +27,19 @@ class _AgentId(click.ParamType[str]):
         return value
 
 
-_agent = click.argument("agent", type=_AgentId())
+_agent = click.argument("agent", type=_AgentId(), help="The agent's agent_id.")
 
 
-@click.group()
+@click.group(cls=Group)
 def agents() -> None:
     """An agent as a whole: export, import, forget."""
 
 
-@agents.command("export")
+@agents.command(
+    "export",
+    examples=["agents export ada -o ada.ndjson", "agents export ada | gzip > ada.ndjson.gz"],
+    without_json="the export itself is NDJSON on stdout",
+)
 @_agent
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), default=None, help="File to write; stdout if not given.")
 def export_agent(agent: str, output: Path | None) -> None:
@@ -59,12 +64,19 @@ def export_agent(agent: str, output: Path | None) -> None:
 _EXPORTED = ("episodes", "semantic_memories", "working_contexts", "memory_blocks", "checkpoints")
 
 
-@agents.command("import")
+@agents.command(
+    "import",
+    exits={1: "A line failed (named on stderr), the file was cut off, or another error."},
+    examples=["agents import ada ada.ndjson", "zcat ada.ndjson.gz | python -m app agents import ada -"],
+)
 @_agent
-@click.argument("file", type=click.File("rb"))
+@click.argument("file", type=click.File("rb"), help="What `agents export` wrote; - for stdin.")
 @json_option
 def import_agent(agent: str, file: BinaryIO, as_json: bool) -> None:
-    """Store an export under the ids it brings; exit status 1 when a line failed or the file was cut off."""
+    """Store an export under the ids it brings.
+
+    It may be run again: what is there already is left as it is.
+    """
     services = open_services()
     with progress_bar("memories", None) as advance:
         report = services.imports.run(agent, _lines(file), advance)
@@ -84,9 +96,9 @@ def _lines(file: BinaryIO) -> Iterator[bytes]:
 
 
 def _print_report(report: ImportReport) -> None:
-    table = Table("kind", "imported", "unchanged", "expired")
+    table = make_table("kind", *map(numeric, ("imported", "unchanged", "expired")))
     for kind in KINDS:
-        table.add_row(kind, *(str(counts.get(kind, 0)) for counts in (report.imported, report.unchanged, report.expired)))
+        table.add_row(kind, *(f"{counts.get(kind, 0):,}" for counts in (report.imported, report.unchanged, report.expired)))
     print_table(table)
     for error in report.errors:
         click.echo(f"line {error.line}: {error.status} {error.code}: {error.detail}", err=True)
@@ -96,12 +108,15 @@ def _print_report(report: ImportReport) -> None:
         click.echo("the file has no end line that agrees with it: it was cut off or changed", err=True)
 
 
-@agents.command()
+@agents.command(
+    exits={1: "Something remains, the question was answered with no, or another error."},
+    examples=["agents forget ada", "agents forget ada --yes --json"],
+)
 @_agent
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @json_option
 def forget(agent: str, yes: bool, as_json: bool) -> None:
-    """Delete everything of an agent from every store; exit status 1 when something remains."""
+    """Delete everything of an agent from every store, and count what remains."""
     services = open_services()
     size = services.agents.size(agent)
     if not yes:
@@ -111,9 +126,9 @@ def forget(agent: str, yes: bool, as_json: bool) -> None:
     if as_json:
         print_json(forgotten)
     else:
-        table = Table("store", "deleted", "remaining")
+        table = make_table("store", numeric("deleted"), numeric("remaining"))
         for store in dict.fromkeys([*forgotten.deleted, *forgotten.remaining]):
-            table.add_row(store, str(forgotten.deleted.get(store, "")), str(forgotten.remaining.get(store, "")))
+            table.add_row(store, str(forgotten.deleted.get(store, "-")), str(forgotten.remaining.get(store, "-")))
         print_table(table)
     if any(forgotten.remaining.values()):
         sys.exit(1)

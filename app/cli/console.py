@@ -1,4 +1,4 @@
-"""What commands share: the services of a running stack, and how results and progress are written."""
+"""How commands write: results on stdout, as JSON or as tables; progress on stderr, as bars."""
 
 import sys
 from collections.abc import Iterator
@@ -7,55 +7,62 @@ from typing import Any
 
 import click
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Column, Table
 
-from app.bootstrap import Services, build_services
-from app.config import load_settings
-from app.observability.logs import configure_logging
 from app.serialization import to_json
-from app.stack import control
-from app.stack.environment import is_given
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else, on stdout.")
 
-
-def open_services() -> Services:
-    """Return the services, logged in as nexus_app: without an agent that role sees no content at all."""
-    settings = load_settings()
-    if not is_given(settings, "database_url"):
-        raise control.none_runs(settings)
-    # What a command did it prints itself; its log has only what went wrong, and on stderr.
-    configure_logging(settings.model_copy(update={"log_level": "WARNING"}), "command")
-    return build_services(settings)
+_WIDTH_OF_A_FILE = 200
 
 
 def print_json(payload: Any) -> None:
-    """Write JSON on stdout."""
+    """Write JSON on stdout, on one line."""
     click.echo(to_json(payload).decode())
 
 
+def make_table(*columns: Column | str) -> Table:
+    """Return an empty table as every command shows one: no lines, columns as wide as what they hold."""
+    return Table(*columns, box=None, pad_edge=False, header_style="bold")
+
+
+def numeric(title: str) -> Column:
+    """Return a column of numbers."""
+    return Column(title, justify="right")
+
+
 def print_table(table: Table) -> None:
-    """Write a table on stdout, wide enough to be read by a program too."""
-    Console(highlight=False, width=None if sys.stdout.isatty() else 200).print(table)
+    """Write a table on stdout: coloured on a terminal (NO_COLOR=1 is respected), wide enough for a program elsewhere."""
+    width = None if sys.stdout.isatty() else _WIDTH_OF_A_FILE
+    # A name is shown as it is: what looks like markup or like an emoji's name stays that text.
+    Console(highlight=False, markup=False, emoji=False, width=width).print(table)
+
+
+def bars(*columns: ProgressColumn, transient: bool = True) -> Progress:
+    """Return progress bars on stderr that show on a terminal only.
+
+    Args:
+        columns: What stands in a line.
+        transient: Whether they are gone once all is done.
+    """
+    return Progress(*columns, console=Console(stderr=True), transient=transient, disable=not sys.stderr.isatty())
 
 
 @contextmanager
-def progress_bar(what: str, total: int | None) -> Iterator["Advance"]:
-    """Show progress on stderr while the block runs, on a terminal only.
+def progress_bar(what: str, total: int | None = None) -> Iterator["Bar"]:
+    """Show progress on stderr while the block runs.
 
     Args:
         what: What is counted, in the plural.
         total: How many there are; None when that is not known.
     """
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
-        task = progress.add_task(what, total=total)
-        yield Advance(progress, task)
+    with bars(TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()) as progress:
+        yield Bar(progress, progress.add_task(what, total=total))
 
 
-class Advance:
-    """Moves a bar on."""
+class Bar:
+    """One bar."""
 
     def __init__(self, progress: Progress, task: Any) -> None:
         self._progress = progress
@@ -64,3 +71,7 @@ class Advance:
     def __call__(self, count: int) -> None:
         """Count so many more as done."""
         self._progress.advance(self._task, count)
+
+    def update(self, done: int, total: int | None) -> None:
+        """Show how many of how many are done."""
+        self._progress.update(self._task, completed=done, total=total)

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import click
-from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
-from rich.progress import Progress as ProgressBar
-from rich.table import Table
 
+from app.cli.command import INTERRUPTED, Group
+from app.cli.console import bars, json_option, make_table, numeric, print_json, print_table
 from app.config import Settings, load_settings
 from app.db import Database
 from app.embedding.encoder import Encoder, load_encoder
@@ -25,10 +24,6 @@ from app.embedding.weights import find_weights
 from app.errors import ConfigurationError
 from app.observability.logs import configure_logging
 from app.search.encoding import LOOK_SECONDS
-from app.serialization import to_json
-
-_INTERRUPTED = 130
-"""What a shell reports of a command that Ctrl-C ended."""
 
 _STEPS = {"enqueue": "agents enqueued", "embed": "agents complete", "copy": "copies on episodes renewed", "drop": "rows deleted"}
 
@@ -59,7 +54,7 @@ def _bar() -> Iterator[Tell]:
         yield _reasons()
         return
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[detail]}"))
-    with ProgressBar(*columns, console=Console(stderr=True)) as bar:
+    with bars(*columns, transient=False) as bar:
         tasks: dict[str, Any] = {}
 
         def tell(progress: Progress) -> None:
@@ -90,7 +85,7 @@ def _interruptible(standing: str) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         click.echo(f"\ninterrupted: {standing}", err=True)
-        raise SystemExit(_INTERRUPTED) from None
+        raise SystemExit(INTERRUPTED) from None
 
 
 def _refuse_pinned(pinned: str, encoder: Encoder) -> None:
@@ -103,30 +98,34 @@ def _refuse_pinned(pinned: str, encoder: Encoder) -> None:
         raise ConfigurationError(f"EMBEDDING_MODEL pins {pinned}: unset it for every process, then migrate to {encoder.name}")
 
 
-@click.group()
+@click.group(cls=Group)
 def embedding() -> None:
     """The embedding model: status, migrate to another, roll back."""
 
 
-@embedding.command()
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@embedding.command(examples=["embedding status", "embedding status --json"])
+@json_option
 def status(as_json: bool) -> None:
     """Show the models that the database knows, and what is stored under each."""
     with _migration() as migration:
         models = migration.status()
     if as_json:
-        click.echo(to_json([asdict(model) for model in models]).decode())
+        print_json([asdict(model) for model in models])
         return
-    table = Table("id", "role", "model", "dimensions", "weights", "episodes", "vectors", "pending", "dead", "agents changed over", box=None)
+    counts = map(numeric, ("episodes", "vectors", "pending", "dead", "agents changed over"))
+    table = make_table(numeric("id"), "role", "model", numeric("dimensions"), "weights", *counts)
     for model in models:
         pending = model.work.get("pending", 0) + model.work.get("processing", 0)
         numbers = (model.episodes, model.chunks, pending, model.work.get("dead", 0), model.complete_agents)
         identity = (str(model.model_id), model.role, model.version, str(model.dimensions), model.fingerprint[:12])
         table.add_row(*identity, *(f"{number:,}" for number in numbers))
-    Console(highlight=False, width=None if sys.stdout.isatty() else 200).print(table)
+    print_table(table)
 
 
-@embedding.command()
+@embedding.command(
+    exits={INTERRUPTED: "Interrupted by Ctrl-C; a line says how things stand. Run it again to go on."},
+    examples=["embedding migrate --model /models/all-mpnet-base-v2", "embedding migrate --model '' --rate 50"],
+)
 @click.option(
     "--model", "source", required=True, help="Folder or name of a locally cached sentence-transformers model; '' is the shipped one."
 )
@@ -135,8 +134,12 @@ def status(as_json: bool) -> None:
 @click.option(
     "--keep-active", is_flag=True, help="Stop before the new model becomes the active one; agents that are complete use it already."
 )
-def migrate(source: str, rate: float | None, accept_dead: bool, keep_active: bool) -> None:
-    """Embed everything with another model while the old vectors serve, then make it the active one. Run it again after an interruption."""
+@json_option
+def migrate(*, source: str, rate: float | None, accept_dead: bool, keep_active: bool, as_json: bool) -> None:
+    """Embed everything with another model while the old vectors serve, then make it the active one.
+
+    Run it again after an interruption: it goes on where it stood.
+    """
     if rate is not None and not math.isfinite(rate):
         raise click.BadParameter("must be a number", param_hint="--rate")
     # Workers run elsewhere: what they are told must not depend on where this command was typed.
@@ -152,21 +155,31 @@ def migrate(source: str, rate: float | None, accept_dead: bool, keep_active: boo
             if is_new:
                 _embed(migration, model, rate, accept_dead=accept_dead)
         if is_new and keep_active:
-            click.echo(f"every agent is complete under {model.name}; run this again without --keep-active to make it the active model")
+            said = f"every agent is complete under {model.name}; run this again without --keep-active to make it the active model"
+            _print_outcome(model, None, said, is_active=False, as_json=as_json)
             return
         if is_new:
             migration.activate(model)
         with _interruptible(f"{model.name} is the active model: run this again for what is left"):
             finished = migration.finish(model)
     if not is_new:
-        click.echo(f"{model.name} is the active model; {_account(finished)}")
+        _print_outcome(model, finished, f"{model.name} is the active model; {_account(finished)}", is_active=True, as_json=as_json)
         return
     # Every process has looked by then, so whatever is done next finds nobody on the old model.
     time.sleep(2 * LOOK_SECONDS)
-    click.echo(
+    said = (
         f"{model.name} ({model.dimensions} dimensions) is the active model. The old vectors are kept:"
         " `embedding migrate` goes back to them, `embedding drop` deletes them."
     )
+    _print_outcome(model, finished, said, is_active=True, as_json=as_json)
+
+
+def _print_outcome(model: EmbeddingModel, finished: Finished | None, said: str, *, is_active: bool, as_json: bool) -> None:
+    if not as_json:
+        click.echo(said)
+        return
+    left = {"enqueued": finished.enqueued, "copies": finished.copies} if finished is not None else None
+    print_json({"model_id": model.model_id, "model": model.name, "dimensions": model.dimensions, "is_active": is_active, "finished": left})
 
 
 def _embed(migration: ModelMigration, target: EmbeddingModel, rate: float | None, *, accept_dead: bool) -> None:
@@ -184,11 +197,15 @@ def _account(finished: Finished) -> str:
     return f"{finished.copies:,} copies were renewed and {finished.enqueued:,} rows enqueued"
 
 
-@embedding.command()
-def rollback() -> None:
+@embedding.command(examples=["embedding rollback"])
+@json_option
+def rollback(as_json: bool) -> None:
     """Give up the migration under way and delete what it made, unless it was a way back; the active model serves on."""
     with _bar() as tell, _migration(tell) as migration, migration.alone():
         target = migration.rollback()
+    if as_json:
+        print_json({"model_id": target.model_id, "model": target.name, "vectors_are_kept": target.was_active})
+        return
     kept = (
         f"its vectors of before are kept; `embedding drop {target.model_id}` deletes them"
         if target.was_active
@@ -197,10 +214,14 @@ def rollback() -> None:
     click.echo(f"the migration to {target.name} is given up; {kept}")
 
 
-@embedding.command()
-@click.argument("model_id", type=int)
-def drop(model_id: int) -> None:
-    """Delete the vectors of a model that is not in use; `embedding status` gives its id."""
+@embedding.command(examples=["embedding drop 1"])
+@click.argument("model_id", type=int, help="Its id, as `embedding status` gives it.")
+@json_option
+def drop(model_id: int, as_json: bool) -> None:
+    """Delete the vectors of a model that is not in use."""
     with _bar() as tell, _migration(tell) as migration, migration.alone():
         dropped = migration.drop(model_id)
+    if as_json:
+        print_json({"model_id": model_id, "rows_deleted": dropped})
+        return
     click.echo(f"{dropped:,} rows deleted")

@@ -9,10 +9,11 @@ from typing import Any, TextIO
 from uuid import UUID
 
 import click
-from rich.table import Table
 
 from app.bootstrap import Services, build_reconciliation_service, build_sealing_service
-from app.cli.console import json_option, open_services, print_json, print_table, progress_bar
+from app.cli.command import Group
+from app.cli.console import json_option, make_table, numeric, print_json, print_table, progress_bar
+from app.cli.services import open_services
 from app.config import LEDGER_KEY_SECRET, load_settings
 from app.errors import ConfigurationError, InvalidRequest, NexusError
 from app.integrity.heads import SignedHead, Signer, check_chain
@@ -27,7 +28,7 @@ _RECEIPTS_A_STEP = 1000
 _NEEDED = {"episode_id", "version", "content_sha256", "nonce"}
 
 
-@click.group()
+@click.group(cls=Group)
 def integrity() -> None:
     """Proof: verify receipts, seal the ledger, check it, with or without a database."""
 
@@ -72,14 +73,24 @@ def _claim(receipt: dict[str, Any]) -> ReceiptClaim:
         raise InvalidRequest(f"a receipt is malformed: {error}") from error
 
 
-@integrity.command()
-@click.argument("receipts", type=click.File("r", encoding="utf-8"), required=False)
+_receipts_file = click.argument(
+    "receipts", type=click.File("r", encoding="utf-8"), help="File of receipts, one JSON object a line; - for stdin."
+)
+
+
+@integrity.command(
+    exits={1: "Something is missing, altered or stale, or Redis holds something else (named on stderr); or another error."},
+    examples=["integrity verify", "integrity verify receipts.ndjson --json"],
+)
+@click.argument(
+    "receipts", type=click.File("r", encoding="utf-8"), required=False, help="File of receipts, one JSON object a line; - for stdin."
+)
 @json_option
 def verify(receipts: TextIO | None, as_json: bool) -> None:
     """Say what became of each receipt of a file, or, without one, verify everything.
 
     Everything is: each episode against the ledger and its vectors, the ledger against its signed heads, each working memory against
-    Redis, and each semantic memory against its vector. Exit status 1 when something is missing or altered, or Redis holds something else.
+    Redis, and each semantic memory against its vector.
     """
     services = open_services()
     if receipts is None:
@@ -140,19 +151,22 @@ def _steps(claims: list[ReceiptClaim]) -> Iterator[list[ReceiptClaim]]:
 
 
 def _print_summary(summary: Counter[str], lost: list[Verdict]) -> None:
-    table = Table("verdict", "episodes")
+    table = make_table("verdict", numeric("episodes"))
     for word, count in summary.most_common():
-        table.add_row(word, str(count))
+        table.add_row(word, f"{count:,}")
     print_table(table)
     for verdict in lost:
         click.echo(f"{verdict.episode_id} seq {verdict.seq}: {verdict.verdict}: {verdict.detail}", err=True)
 
 
-@integrity.command()
+@integrity.command(examples=["integrity seal", "integrity seal --everything"])
 @click.option("--everything", is_flag=True, help="Seal the rest too, however few entries it has.")
 @json_option
 def seal(everything: bool, as_json: bool) -> None:
-    """Seal what is settled of the ledger; it is done by itself every minute, for what is full or an hour old."""
+    """Seal what is settled of the ledger.
+
+    It is done by itself every minute, for what is full or an hour old.
+    """
     open_services().close()
     sealed = build_sealing_service(load_settings()).seal(everything=everything)
     if as_json:
@@ -161,10 +175,10 @@ def seal(everything: bool, as_json: bool) -> None:
     click.echo(f"{sealed.ranges} ranges sealed, {sealed.waiting} entries wait")
 
 
-@integrity.command()
+@integrity.command(exits={1: "Something is not as it was sealed (named on stderr), or another error."}, examples=["integrity audit"])
 @json_option
 def audit(as_json: bool) -> None:
-    """Read the sealed ledger again and compare it with its heads; exit status 1 when something is not as it was sealed."""
+    """Read the sealed ledger again and compare it with its heads."""
     service = open_services().proofs
     problems = service.audit(_own_key())
     sealed = len(service.heads().heads)
@@ -180,16 +194,23 @@ def audit(as_json: bool) -> None:
         )
 
 
-@integrity.command()
+@integrity.command(examples=["integrity heads > heads.json"], without_json="it always prints JSON")
 def heads() -> None:
-    """Print every signed head as JSON, for check-offline; publish it where nobody can change it unseen."""
+    """Print every signed head as JSON, for check-offline.
+
+    Publish it where nobody can change it unseen.
+    """
     print_json({"heads": [head_to_json(signed) for signed in open_services().proofs.heads().heads]})
 
 
-@integrity.command()
-@click.argument("receipts", type=click.File("r", encoding="utf-8"))
+@integrity.command(
+    exits={1: "A receipt has no proof yet (named on stderr), or another error."},
+    examples=["integrity prove receipts.ndjson > proofs.ndjson"],
+    without_json="it always prints JSON, one object a line",
+)
+@_receipts_file
 def prove(receipts: TextIO) -> None:
-    """Print each receipt of a file with its proof, one a line, for check-offline; exit status 1 when one has none yet."""
+    """Print each receipt of a file with its proof, one a line, for check-offline."""
     service = open_services().proofs
     without = 0
     for receipt in _receipts(receipts):
@@ -205,13 +226,19 @@ def prove(receipts: TextIO) -> None:
         sys.exit(1)
 
 
-@integrity.command("check-offline")
-@click.argument("receipts", type=click.File("r", encoding="utf-8"))
-@click.argument("heads_file", metavar="HEADS", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@integrity.command(
+    "check-offline",
+    exits={1: "A receipt is not proved (named on stderr), there is none, or another error."},
+    examples=["integrity check-offline proofs.ndjson heads.json --public-key HEX"],
+)
+@_receipts_file
+@click.argument(
+    "heads_file", metavar="HEADS", type=click.Path(exists=True, dir_okay=False, path_type=Path), help="What `integrity heads` printed."
+)
 @click.option("--public-key", default=None, metavar="HEX", help="The key that you trust; that of the first head if not given.")
 @json_option
 def check_offline(receipts: TextIO, heads_file: Path, public_key: str | None, as_json: bool) -> None:
-    """Check receipts with their proofs against signed heads; needs no database. Exit status 1 when one is not proved, or there is none.
+    """Check receipts with their proofs against signed heads; needs no database.
 
     Proved are a receipt's episode_id, version, content_sha256 and nonce; its seq, agent_id and created_at are the service's word.
     """

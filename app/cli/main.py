@@ -3,16 +3,21 @@
 import importlib
 import os
 import sys
+from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
+from app.cli.command import INTERRUPTED, Group
+from app.cli.completion import COMPLETE_VARIABLE
 from app.config import load_settings
 from app.errors import NexusError
 from app.stack.control import attach
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "agents": ("app.cli.agents:agents", "An agent as a whole: export, import, forget."),
-    "db": ("app.cli.db:db", "The database: bootstrap an external one, migrate."),
+    "completion": ("app.cli.completion:completion", "Print a script with which the shell completes these commands: bash, zsh, fish."),
+    "db": ("app.cli.db:db", "The database: bootstrap an external one, migrate; dump, restore."),
     "demo": ("app.cli.demo:demo", "Start the stack, store and find a few hundred memories, stop."),
     "embedding": ("app.cli.embedding:embedding", "The embedding model: status, migrate to another in place, roll back."),
     "integrity": ("app.cli.integrity:integrity", "Proof: verify receipts, seal the ledger, check it, with or without a database."),
@@ -21,16 +26,16 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "psql": ("app.cli.stack:psql", "Open psql on the running stack."),
     "queue": ("app.cli.queue:queue", "The embedding queue: status, dead rows, replay, advice on workers."),
     "reconcile": ("app.cli.reconcile:reconcile", "Compare the stores and repair what differs; earlier runs."),
-    "secrets": ("app.cli.secrets:secrets", "Secret files: write the missing ones."),
-    "stack": ("app.cli.stack:stack", "The embedded stack: up, down, status."),
+    "secrets": ("app.cli.secrets:secrets", "Secret files: write the missing ones, change the others."),
+    "stack": ("app.cli.stack:stack", "The embedded stack: up, down, restart, status."),
 }
 """Name -> (module:command, one-line help). The help stands here so that `--help` loads no module."""
 
-_OWN_SERVERS = frozenset({"demo", "mcp", "psql", "secrets", "stack"})
+_OWN_SERVERS = frozenset({"completion", "demo", "mcp", "psql", "secrets", "stack"})
 """Commands that look for the servers themselves, or need none."""
 
 
-class LazyGroup(click.Group):
+class LazyGroup(Group):
     """A group that imports a command when it is used: `secrets init` must not wait for torch."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -50,10 +55,34 @@ class LazyGroup(click.Group):
             raise TypeError(f"{entry[0]} is not a click command")
         return command
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write names and one-line helps."""
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
+    def sentence_of(self, ctx: click.Context, name: str) -> str:
+        """Return a command's help without importing it."""
+        return COMMANDS[name][1]
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem[Any]]:
+        """Return what may stand next, without importing a command."""
+        names = [CompletionItem(name, help=COMMANDS[name][1]) for name in self.list_commands(ctx) if name.startswith(incomplete)]
+        return [*names, *click.Command.shell_complete(self, ctx, incomplete)]
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; one that does not say by itself how things stand when it is interrupted ends with one word."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("\ninterrupted", err=True)
+            raise SystemExit(INTERRUPTED) from None
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write what every command has in common."""
+        with formatter.section("Every command"):
+            formatter.write_dl(list(_IN_COMMON))
+
+
+_IN_COMMON = (
+    ("COMMAND --help", "Says what it does, shows examples, and lists its exit statuses."),
+    ("--json", "Results as JSON on stdout, alone; what is said to people goes to stderr."),
+    ("exit status", "0 done; 1 not done, one line on stderr says why; 2 the command line is wrong; others where a command's help says so."),
+)
 
 
 def _use_running_stack() -> None:
@@ -75,7 +104,15 @@ def nexus(ctx: click.Context) -> None:
 def main() -> None:
     """Run the command line; an expected error is one line on stderr and exit status 1."""
     try:
-        nexus(prog_name="python -m app")
+        nexus(prog_name="python -m app", complete_var=COMPLETE_VARIABLE)
     except NexusError as error:
-        click.echo(f"error: {' '.join(error.message.split())}", err=True)
-        sys.exit(1)
+        _fail(error.message)
+    except OSError as error:  # A file that cannot be read or written; what a server does is a NexusError.
+        _fail(f"{error.filename}: {error.strerror}" if error.filename else error.strerror or type(error).__name__)
+    except UnicodeDecodeError:
+        _fail("the file is not UTF-8 text")
+
+
+def _fail(message: str) -> None:
+    click.echo(f"error: {' '.join(message.split())}", err=True)
+    sys.exit(1)

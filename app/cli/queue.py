@@ -1,16 +1,14 @@
 """`queue`: the state of the queue, its dead rows and their replay, and how many workers it needs."""
 
 import math
-import sys
 from datetime import datetime
 from uuid import UUID
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Column, Table
 
-from app.cli.console import json_option, open_services, print_json, print_table
+from app.cli.command import Group
+from app.cli.console import json_option, make_table, numeric, print_json, print_table, progress_bar
+from app.cli.services import open_services
 from app.errors import InvalidRequest
 from app.queue.dead import DeadCauses, DeadPage, DeadSelection
 from app.queue.status import QueueStatus
@@ -27,12 +25,12 @@ class _Cause(click.ParamType[str]):
         return value
 
 
-@click.group()
+@click.group(cls=Group)
 def queue() -> None:
     """The embedding queue: status, dead rows, replay, advice on workers."""
 
 
-@queue.command()
+@queue.command(examples=["queue status"])
 @json_option
 def status(as_json: bool) -> None:
     """Show rows by state and lane, who works on them, and how many workers it needs."""
@@ -43,7 +41,7 @@ def status(as_json: bool) -> None:
     _print_status(found)
 
 
-@queue.command()
+@queue.command(examples=["queue dead", "queue dead --cause 'worker_lost: WorkerLostError' --limit 20"])
 @click.option("--cause", type=_Cause(), default=None, help="List the rows of this cause instead.")
 @click.option("--limit", type=click.IntRange(1, 10_000), default=None, help="Rows to list, with --cause; 100 if not given.")
 @click.option("--after", type=click.UUID, default=None, help="List the rows after this target, with --cause.")
@@ -61,7 +59,10 @@ def dead(cause: str | None, limit: int | None, after: UUID | None, as_json: bool
         print_json(page) if as_json else _print_rows(page, cause)
 
 
-@queue.command()
+@queue.command(
+    exits={1: "Not exactly one selection, the question was answered with no, or another error."},
+    examples=["queue replay --cause 'worker_lost: WorkerLostError'", "queue replay --id ID --id ID", "queue replay --all --yes"],
+)
 @click.option("--cause", type=_Cause(), default=None, help="Replay the rows of this cause, as `queue dead` spells it.")
 @click.option("--id", "ids", type=click.UUID, multiple=True, help="Replay the rows of this target; may be given more than once.")
 @click.option("--all", "everything", is_flag=True, help="Replay every dead row.")
@@ -77,11 +78,10 @@ def replay(cause: str | None, ids: tuple[UUID, ...], everything: bool, yes: bool
     if everything and expected and not yes:
         click.confirm(f"replay all {expected:,} dead rows?", abort=True, err=True)
     replayed = 0
-    with _progress() as progress:
-        bar = progress.add_task("replaying", total=expected)
+    with progress_bar("rows", expected) as bar:
         for rows in service.replay_in_steps(selection, by=None):
             replayed += rows
-            progress.update(bar, completed=replayed, total=max(expected, replayed))
+            bar.update(replayed, max(expected, replayed))
     remaining = service.count(selection)
     if as_json:
         print_json({"replayed": replayed, "remaining": remaining})
@@ -89,8 +89,8 @@ def replay(cause: str | None, ids: tuple[UUID, ...], everything: bool, yes: bool
     click.echo(_outcome(replayed, remaining))
 
 
-@queue.command()
-@click.option("--minutes", type=click.FloatRange(0.01, 1e6), default=None, help="Default: AUTOSCALE_DRAIN_MINUTES.")
+@queue.command(examples=["queue advise", "queue advise --minutes 1"])
+@click.option("--minutes", type=click.FloatRange(0.01, 1e6), default=None, help="In how many; AUTOSCALE_DRAIN_MINUTES if not given.")
 @json_option
 def advise(minutes: float | None, as_json: bool) -> None:
     """Say how many workers would embed what is due in some minutes."""
@@ -114,30 +114,23 @@ def _outcome(replayed: int, remaining: int) -> str:
     return f"replayed {rows}; {remaining:,} dead still: they died again, or were being changed just then (`queue dead` shows why)"
 
 
-def _progress() -> Progress:
-    """Return a bar on a terminal's stderr, and nothing elsewhere."""
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty())
-
-
 def _print_status(found: QueueStatus) -> None:
     click.echo(
         f"{found.pending:,} pending ({found.waiting:,} of them wait for another attempt), {found.processing:,} processing, "
         f"{found.done:,} done, {found.dead:,} dead; oldest pending {_duration(found.oldest_pending_age_seconds)}"
     )
-    lanes = Table("lane", *(_number(name) for name in ("pending", "waiting", "processing", "oldest")), box=None)
+    lanes = make_table("lane", *map(numeric, ("pending", "waiting", "processing", "oldest")))
     for lane in found.lanes:
         oldest = _duration(lane.oldest_pending_age_seconds) if lane.pending else "-"
         lanes.add_row(lane.lane, f"{lane.pending:,}", f"{lane.waiting:,}", f"{lane.processing:,}", oldest)
     print_table(lanes)
-    processes = Table(
-        "process", _number("slots"), "model", _number("episodes/s"), _number("characters/s"), _number("heard from"), "problem", box=None
-    )
+    rates = (numeric("episodes/s"), numeric("characters/s"))
+    processes = make_table("process", numeric("slots"), "model", *rates, numeric("heard from"), "problem")
     for worker in found.workers:
-        rates = (_rate(worker.items_per_second, ".1f"), _rate(worker.chars_per_second, ",.0f"))
+        measured = (_rate(worker.items_per_second, ".1f"), _rate(worker.chars_per_second, ",.0f"))
         model = " ".join(filter(None, (worker.model, worker.precision)))
         heard = f"{worker.seconds_since_heartbeat:.0f} s ago"
-        processes.add_row(worker.worker_id, str(worker.slots), model, *rates, heard, worker.problem or "")
+        processes.add_row(worker.worker_id, str(worker.slots), model, *measured, heard, worker.problem or "")
     for dispatcher in found.dispatchers:
         processes.add_row(dispatcher.worker_id, "-", "", "-", "-", f"{dispatcher.seconds_since_heartbeat:.0f} s ago", "")
     print_table(processes)
@@ -150,7 +143,7 @@ def _print_causes(found: DeadCauses) -> None:
     if not found.total:
         click.echo("no dead rows")
         return
-    table = Table(_number("rows"), _number("agents"), "first", "last", "example", "cause", box=None)
+    table = make_table(numeric("rows"), numeric("agents"), "first", "last", "example", "cause")
     for cause in found.causes:
         example = str(cause.examples[0]) if cause.examples else "-"
         table.add_row(f"{cause.rows:,}", f"{cause.agents:,}", _time(cause.first_dead_at), _time(cause.last_dead_at), example, cause.cause)
@@ -162,7 +155,7 @@ def _print_rows(page: DeadPage, cause: str) -> None:
     if not page.items:
         click.echo(f"no dead rows of cause {cause!r}")
         return
-    table = Table("target", "kind", _number("model"), "agent", _number("characters"), _number("attempts"), "died", box=None)
+    table = make_table("target", "kind", numeric("model"), "agent", numeric("characters"), numeric("attempts"), "died")
     for row in page.items:
         numbers = (f"{row.input_chars:,}", str(row.attempts))
         table.add_row(str(row.target_id), row.target_kind, str(row.model_id), row.agent_id, *numbers, _time(row.dead_at))
@@ -173,10 +166,6 @@ def _print_rows(page: DeadPage, cause: str) -> None:
 
 def _rate(rate: float | None, form: str) -> str:
     return "-" if rate is None else format(rate, form)
-
-
-def _number(title: str) -> Column:
-    return Column(title, justify="right")
 
 
 def _time(at: datetime | None) -> str:

@@ -1,46 +1,35 @@
 """`reconcile`: the stores compared and repaired on demand, and what earlier runs found."""
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, get_args
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
 from app.bootstrap import build_reconciliation_service
-from app.cli.console import json_option, open_services, print_json, print_table
-from app.config import load_settings
-from app.reconcile.service import Kind, ReconciliationService, Report, Tell
+from app.cli.command import Group
+from app.cli.console import json_option, make_table, numeric, print_json, print_table, progress_bar
+from app.cli.services import quiet_settings
+from app.reconcile.service import Kind, ReconciliationService, Report
 
 _FOUND = 3
 """Exit status of a dry run that found something."""
 
 
-@click.group()
+@click.group(cls=Group)
 def reconcile() -> None:
     """Compare the stores and repair what differs; earlier runs."""
 
 
 def _service() -> ReconciliationService:
-    # Whether a stack runs is said in one way; nothing of it is used.
-    open_services().close()
-    return build_reconciliation_service(load_settings())
+    return build_reconciliation_service(quiet_settings())
 
 
-@contextmanager
-def _bar(kind: Kind) -> Iterator[Tell]:
-    columns = (TextColumn(f"{kind}: ranges"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True, disable=not sys.stderr.isatty()) as progress:
-        task = progress.add_task(kind, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
-
-
-@reconcile.command()
+@reconcile.command(
+    exits={_FOUND: "With --dry-run: something was found."},
+    examples=["reconcile run", "reconcile run --dry-run --deep", "reconcile run --kind working --json"],
+)
 @click.option("--kind", type=click.Choice([*get_args(Kind), "all"]), default="all", show_default=True, help="Which stores.")
-@click.option("--dry-run", is_flag=True, help="Find, and repair nothing; exit status 3 when something was found.")
+@click.option("--dry-run", is_flag=True, help="Find, and repair nothing.")
 @click.option("--deep", is_flag=True, help="Read every vector and working memory too, to find what no trigger saw.")
 @json_option
 def run(kind: str, dry_run: bool, deep: bool, as_json: bool) -> None:
@@ -49,8 +38,8 @@ def run(kind: str, dry_run: bool, deep: bool, as_json: bool) -> None:
     reports: list[Report] = []
     for one in get_args(Kind):
         if kind in (one, "all"):
-            with _bar(one) as tell:
-                reports.append(service.run(one, dry_run=dry_run, deep=deep, tell=tell))
+            with progress_bar(f"{one}: ranges") as bar:
+                reports.append(service.run(one, dry_run=dry_run, deep=deep, tell=bar.update))
     if as_json:
         print_json(reports)
     else:
@@ -60,7 +49,7 @@ def run(kind: str, dry_run: bool, deep: bool, as_json: bool) -> None:
 
 
 def _print_reports(reports: list[Report]) -> None:
-    table = Table("kind", "ranges", "different", "found", "repaired")
+    table = make_table("kind", numeric("ranges"), numeric("different"), "found", "repaired")
     for report in reports:
         table.add_row(report.kind, str(report.ranges_compared), str(report.ranges_different), _words(report.found), _words(report.repaired))
     print_table(table)
@@ -73,7 +62,7 @@ def _words(counts: dict[str, int]) -> str:
     return ", ".join(f"{count} {name}" for name, count in sorted(counts.items())) or "nothing"
 
 
-@reconcile.command()
+@reconcile.command(examples=["reconcile runs --limit 5"])
 @click.option("--limit", type=click.IntRange(1, 1000), default=20, show_default=True, help="How many.")
 @json_option
 def runs(limit: int, as_json: bool) -> None:
@@ -82,7 +71,7 @@ def runs(limit: int, as_json: bool) -> None:
     if as_json:
         print_json(found)
         return
-    table = Table("started", "kind", "took", "ranges", "different", "found", "repaired", "error")
+    table = make_table("started", "kind", numeric("took"), numeric("ranges"), numeric("different"), "found", "repaired", "error")
     for one in found:
         took: Any = "runs or died" if one.finished_at is None else f"{(one.finished_at - one.started_at).total_seconds():.1f} s"
         kind = f"{one.kind} (dry)" if one.dry_run else one.kind

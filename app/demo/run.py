@@ -2,8 +2,9 @@
 
 import statistics
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from rich.console import Console
 from rich.text import Text
@@ -35,6 +36,36 @@ class Stored:
     def expected_ids(self, search: DemoSearch) -> frozenset[str]:
         """Return the episode_ids that answer a search."""
         return frozenset(str(self.receipts[key]["episode_id"]) for key in search.expects)
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What a run showed.
+
+    Attributes:
+        episodes: How many were acknowledged.
+        new: How many of them were not stored by an earlier run.
+        searches: How many were asked.
+        hits: Of how many an expected episode came back among the first five.
+        first: Of how many it came back first.
+        median_took_ms: Of a search, as the service says.
+        verdicts: Receipts by verdict.
+        reasons: Why it failed, a sentence each; empty when it passed.
+    """
+
+    episodes: int
+    new: int
+    searches: int
+    hits: int
+    first: int
+    median_took_ms: float
+    verdicts: dict[str, int]
+    reasons: list[str] = field(default_factory=list)
+
+    @property
+    def passed(self) -> bool:
+        """Whether every receipt is searchable, the first read found its episode, and enough searches brought an expected one."""
+        return not self.reasons
 
 
 def _store(client: DemoClient, story: Story) -> Stored:
@@ -110,7 +141,7 @@ def _print_summary(console: Console, outcomes: Sequence[Outcome], reasons: Seque
         console.print(Text("The demo passed: every episode is stored, searchable and verified.", style="bold green"))
 
 
-def run_demo(base_url: str, api_key: str, console: Console, stall_seconds: float = STALL_SECONDS) -> bool:
+def run_demo(base_url: str, api_key: str, console: Console, stall_seconds: float = STALL_SECONDS) -> DemoResult:
     """Run the demo against a running service and print what happens.
 
     Args:
@@ -120,8 +151,7 @@ def run_demo(base_url: str, api_key: str, console: Console, stall_seconds: float
         stall_seconds: How long the embedding queue may stand still.
 
     Returns:
-        True when every receipt is searchable, the first read found its episode, and enough searches
-        brought an expected one. Otherwise False, after one printed line that says why.
+        What was shown; when it failed, after one printed line that says why.
 
     Raises:
         DemoError: The service cannot be reached, refuses a request, or makes no progress.
@@ -158,4 +188,13 @@ def run_demo(base_url: str, api_key: str, console: Console, stall_seconds: float
         print_verdicts(console, {agent_id: list(of_agent.values()) for agent_id, of_agent in verdicts.items()})
     reasons = _failures(first, outcomes, verdicts)
     _print_summary(console, outcomes, reasons)
-    return not reasons
+    return DemoResult(
+        episodes=total,
+        new=new_count,
+        searches=len(outcomes),
+        hits=sum(outcome.found_rank is not None for outcome in outcomes),
+        first=sum(outcome.found_rank == 1 for outcome in outcomes),
+        median_took_ms=statistics.median(outcome.answer.took_ms for outcome in outcomes),
+        verdicts=dict(Counter(verdict for of_agent in verdicts.values() for verdict in of_agent.values())),
+        reasons=reasons,
+    )

@@ -6,8 +6,11 @@ from uuid import UUID
 
 from opentelemetry.trace import Status, StatusCode
 
-from app.observability import tracing
+from app.observability import context, tracing
 from app.queue.models import Claim, WorkItem
+
+_NAMED_TRACES = 8
+"""How many of the traces that a batch serves its log lines name."""
 
 
 class BatchTrace:
@@ -62,6 +65,12 @@ class BatchTrace:
 def traced(claim: Claim, items: Sequence[WorkItem]) -> Iterator[BatchTrace]:
     """Trace a batch while the block works on it."""
     trace = BatchTrace(claim, items)
+    traces = {item.traceparent: tracing.trace_id_in(item.traceparent) for item in items if item.traceparent}
+    named = sorted({trace_id for trace_id in traces.values() if trace_id is not None})
+    if len(named) == 1:
+        context.add(trace_id=named[0])
+    elif named:
+        context.add(trace_ids=named[:_NAMED_TRACES])
     try:
         yield trace
     finally:

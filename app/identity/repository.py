@@ -11,6 +11,7 @@ from app.identity.models import ApiKey, KeyRole
 _COLUMNS = "key_id, key_sha256, name, role, agent_id, created_at, expires_at, revoked_at, last_used_at, rate_limit_per_minute"
 
 _FIND = text(f"SELECT {_COLUMNS} FROM memory_system.api_keys WHERE key_sha256 = :key_sha256")
+_FIND_BY_ID = text(f"SELECT {_COLUMNS} FROM memory_system.api_keys WHERE key_id = :key_id")
 _LIST = text(f"SELECT {_COLUMNS} FROM memory_system.api_keys ORDER BY created_at, key_id")
 _INSERT = text(
     f"""
@@ -53,6 +54,12 @@ def _key(row: Row[Any]) -> ApiKey:
 def find(connection: Connection, key_sha256: bytes) -> ApiKey | None:
     """Return the key with this digest, whatever its state, or None."""
     row = connection.execute(_FIND, {"key_sha256": key_sha256}).one_or_none()
+    return None if row is None else _key(row)
+
+
+def find_by_id(connection: Connection, key_id: UUID) -> ApiKey | None:
+    """Return the key with this id, whatever its state, or None."""
+    row = connection.execute(_FIND_BY_ID, {"key_id": key_id}).one_or_none()
     return None if row is None else _key(row)
 
 

@@ -78,6 +78,18 @@ class IntegrityService:
         with self._database.transaction(agent_id) as connection:
             return self._judge(connection, repository.claims_of_range(connection, first_seq, last_seq, agent_id), agent_id)
 
+    def verdict_of(self, agent_id: str | None, episode_id: UUID) -> Verdict:
+        """Return the verdict on the latest version of one episode, by what the ledger has of it; `seq` is 0 when that is nothing.
+
+        Args:
+            agent_id: Whose episodes may be looked at; another agent's is missing. None looks at all, for administrators.
+            episode_id: Which.
+        """
+        with self._database.transaction(agent_id) as connection:
+            entry = repository.entry_of(connection, episode_id, None, agent_id)
+            seq, version = (entry.seq, entry.version) if entry is not None else (0, 1)
+            return self._judge(connection, [{"episode_id": episode_id, "seq": seq, "version": version}], agent_id)[0]
+
     def verify_all(self, tell: Callable[[int], None] = lambda _done: None) -> Iterator[Verdict]:
         """Yield a verdict for every episode over all agents: those accepted in the order of the ledger, then what stands beside it.
 

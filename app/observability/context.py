@@ -1,4 +1,4 @@
-"""What follows one request through every log line: its id and its caller."""
+"""What follows one request, or one task, through every log line: its id, its trace, its caller."""
 
 import re
 import secrets
@@ -21,11 +21,17 @@ def start(request_id: str) -> None:
     bind_contextvars(request_id=request_id)
 
 
+def start_task(task_id: str) -> None:
+    """Begin a task's context; whatever an earlier task left in this thread is gone."""
+    clear_contextvars()
+    bind_contextvars(task_id=task_id)
+
+
 def clear() -> None:
-    """End a request's context: what this thread logs next belongs to no request."""
+    """End a request's or task's context: what this thread logs next belongs to none."""
     clear_contextvars()
 
 
-def add(**values: str) -> None:
-    """Add values to every later log line of this request; never content, never a secret."""
+def add(**values: str | list[str]) -> None:
+    """Add values to every later log line of this request or task; never content, never a secret."""
     bind_contextvars(**values)

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+import structlog
 from kombu.connection import Connection as BrokerConnection
 from redis import Redis
 from redis.exceptions import RedisError
@@ -21,15 +22,19 @@ from app.queue import repository as queue_repository
 from app.queue import status as queue_status
 from app.queue import workers
 from app.queue.workers import Alive
+from app.redis_client import connect
+
+_log = structlog.get_logger(__name__)
 
 Status = Literal["healthy", "degraded", "unhealthy"]
 
 _NAMED_PROBLEMS = 3
 _RANK: dict[Status, int] = {"healthy": 0, "degraded": 1, "unhealthy": 2}
 
-
 _PATIENCE_SECONDS = 2.0
 """How long PostgreSQL may take to answer a question that takes it a millisecond."""
+
+_WORK = ("dispatcher", "worker", "queue")
 
 _PROBE = "nexus:health"
 """A key that holds nothing and lives for a second."""
@@ -85,28 +90,33 @@ class HealthService:
 
     def ready(self) -> tuple[bool, str]:
         """Return whether this process can serve every request now, and if not, why."""
-        try:
-            with answers_within(_PATIENCE_SECONDS), self._database.transaction() as connection:
-                workers.alive(connection, self._settings.worker_silence_seconds)
-        except DatabaseUnavailable as error:
-            return False, error.message
-        return self._search_ready()
+        postgresql = self._timed(self._postgresql, "unhealthy")
+        return (False, postgresql.detail) if postgresql.status != "healthy" else self._search_ready()
 
     def report(self) -> HealthReport:
         """Look at every component and return what was seen."""
         components = {
-            "postgresql": self._timed(self._postgresql),
+            "postgresql": self._timed(self._postgresql, "unhealthy"),
             "redis": self._timed(lambda: self._ping(self._redis, "the cache is off; reads go to PostgreSQL")),
             "broker": self._timed(self._broker),
             "encoder": self._encoder(),
         }
-        components.update(self._work() if components["postgresql"].status == "healthy" else _unknown("PostgreSQL is down"))
+        if components["postgresql"].status == "healthy":
+            components.update(self._work())
+            components["accounting_identity"] = self._timed(self._identity, "unhealthy")
+        else:
+            components.update(_unknown("PostgreSQL is down", (*_WORK, "accounting_identity")))
         return HealthReport(overall(components), {name: asdict(component) for name, component in components.items()})
 
     @staticmethod
-    def _timed(check: Callable[[], Component]) -> Component:
+    def _timed(check: Callable[[], Component], if_broken: Status = "degraded") -> Component:
         started = time.perf_counter()
-        component = check()
+        try:
+            component = check()
+        except Exception as error:  # noqa: BLE001
+            # Whatever it was: who asks for health needs the other components too, and no bare 500.
+            _log.error("health_check_failed", exc_info=error)
+            component = Component(if_broken, f"it cannot be looked at: {type(error).__name__}; the API's log has more")
         return Component(component.status, component.detail, round((time.perf_counter() - started) * 1000, 2))
 
     def _postgresql(self) -> Component:
@@ -136,7 +146,9 @@ class HealthService:
         except ConfigurationError as error:
             return Component("degraded", f"{error.message}; {consequence}")
         if not self._settings.broker_is_rabbitmq:
-            self._broker_redis = self._broker_redis or Redis.from_url(dsn, socket_connect_timeout=1, socket_timeout=1)
+            self._broker_redis = self._broker_redis or connect(
+                self._settings, self._settings.broker_url, self._settings.redis_broker_user, socket_connect_timeout=1, socket_timeout=1
+            )
             return self._ping(self._broker_redis, consequence)
         problems = [_problem_of_node(node) for node in dsn.split(";")]
         silent = [problem for problem in problems if problem is not None]
@@ -152,22 +164,32 @@ class HealthService:
         return Component("healthy", "loaded") if is_ready else Component("degraded", f"{problem}; search by words works")
 
     def _work(self) -> dict[str, Component]:
+        """Return the components that PostgreSQL knows of; all of them are not known where it does not say."""
         try:
             with self._database.transaction() as connection:
                 alive = workers.alive(connection, self._settings.worker_silence_seconds)
                 problems = queue_status.problems(connection, self._settings.worker_silence_seconds)
                 counts = queue_repository.counts(connection, None)
-            drift = self._integrity.drift()
         except DatabaseUnavailable as error:
-            return _unknown(error.message)
+            return _unknown(error.message, _WORK)
+        except Exception as error:  # noqa: BLE001 - as in _timed
+            _log.error("health_check_failed", exc_info=error)
+            return _unknown(type(error).__name__, _WORK)
         return {
             "dispatcher": _presence(alive.get("dispatcher"), "dispatcher"),
             "worker": _workers(alive.get("worker"), problems),
             "queue": self._queue(counts),
-            "accounting_identity": Component("healthy", "drift 0")
-            if drift == 0
-            else Component("unhealthy", f"drift {drift}: accepted episodes are unaccounted for; POST /integrity/verify names them"),
         }
+
+    def _identity(self) -> Component:
+        try:
+            drift = self._integrity.drift()
+        except DatabaseUnavailable as error:
+            # A count that takes too long says nothing of what it counts.
+            return Component("degraded", f"not known: {error.message}")
+        if drift == 0:
+            return Component("healthy", "drift 0")
+        return Component("unhealthy", f"drift {drift}: accepted episodes are unaccounted for; POST /integrity/verify names them")
 
     def _queue(self, counts: Any) -> Component:
         detail = (
@@ -207,5 +229,5 @@ def _workers(alive: Alive | None, problems: Sequence[str]) -> Component:
     return Component("degraded", f"{len(problems)} of {total} alive paused: {named}")
 
 
-def _unknown(reason: str) -> dict[str, Component]:
-    return {name: Component("degraded", f"not known: {reason}") for name in ("dispatcher", "worker", "queue", "accounting_identity")}
+def _unknown(reason: str, names: Sequence[str]) -> dict[str, Component]:
+    return {name: Component("degraded", f"not known: {reason}") for name in names}

@@ -83,6 +83,17 @@ def traceparent_of(span: Span) -> str | None:
     return carrier.get("traceparent")
 
 
+def trace_id_of(span: Span) -> str | None:
+    """Return the 32 hexadecimal digits of a span's trace; None when it has none, because nothing is traced."""
+    identity = span.get_span_context()
+    return f"{identity.trace_id:032x}" if identity.is_valid else None
+
+
+def trace_id_in(traceparent: str) -> str | None:
+    """Return the 32 hexadecimal digits of the trace that a traceparent names; None when it is not well formed."""
+    return trace_id_of(get_current_span(_context_of(traceparent)))
+
+
 def begin_request(method: str, traceparent: str | None) -> Span:
     """Begin the span of a request, under its caller's if that sent one; whoever begins it ends it."""
     return _tracer.start_span(method, _context_of(traceparent), SpanKind.SERVER, {"http.request.method": method})

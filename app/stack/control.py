@@ -4,19 +4,24 @@ import contextlib
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from app.config import Settings
 from app.errors import StackError
-from app.stack import environment, leftovers
+from app.stack import environment, leftovers, readiness
 from app.stack.layout import Layout, State
 from app.stack.lock import OwnerLock, owner_pid
-from app.stack.supervisor import ProcessInfo, Supervisor, SupervisorSilentError, remove_socket
+from app.stack.supervisor import STOPPED_STATES, ProcessInfo, Supervisor, SupervisorSilentError, remove_socket
 
 # Longer than the slowest orderly stop: services 45 s, Redis 30 s, PostgreSQL 90 s, and margins.
 _STOP_SECONDS = 240.0
 _POLL_SECONDS = 0.1
+_RESTART_SECONDS = 180.0
+"""For each step of a restart: a worker ends its batch, and loads its model."""
+_RUNNING = frozenset({"RUNNING"})
+SERVERS = frozenset({"postgres", "redis"})
+"""Programs that the others need."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +80,51 @@ def stop(settings: Settings, report: Callable[[str], None]) -> bool:
         lock.release()
 
 
+def restart(settings: Settings, names: Sequence[str], report: Callable[[str], None]) -> list[str]:
+    """Stop programs of the running stack together, start them again in the stack's order, and return their names once the stack is ready.
+
+    Args:
+        settings: Of this process.
+        names: Which; none for every one but PostgreSQL and Redis. Workers that do not run are left out.
+        report: Is told, in one line each, what happens.
+
+    Raises:
+        StackError: No stack runs, it has no program of a name, or it was not ready again in time.
+    """
+    running = attached(settings)
+    supervisor = Supervisor(State.read(Layout(running.data_dir)).supervisor_socket)
+    present = {process.name: process.state for process in supervisor.processes()}
+    if unknown := sorted(set(names) - present.keys()):
+        raise StackError(f"the stack has no program {', '.join(unknown)}; it has {', '.join(present)}")
+    wanted = set(names) or present.keys() - SERVERS
+    chosen = [name for name, state in present.items() if name in wanted and (name in names or state not in STOPPED_STATES)]
+    report("restarting " + ", ".join(chosen))
+    for name in reversed(chosen):
+        supervisor.stop(name)
+    _wait(lambda: _waiting(supervisor, chosen, STOPPED_STATES), "stopped")
+    for name in chosen:
+        supervisor.start(name)
+        if name in SERVERS:
+            _wait(lambda name=name: _waiting(supervisor, [name], _RUNNING), "running")  # type: ignore[misc]
+    _wait(lambda: _waiting(supervisor, chosen, _RUNNING), "running")
+    _wait(lambda: readiness.problem(running), "ready")
+    return chosen
+
+
+def _waiting(supervisor: Supervisor, names: Sequence[str], states: frozenset[str]) -> str | None:
+    """Return which of the programs are in none of the states; None when all are in one."""
+    left = [process.name for process in supervisor.processes() if process.name in names and process.state not in states]
+    return ", ".join(left) or None
+
+
+def _wait(problem: Callable[[], str | None], what: str) -> None:
+    deadline = time.monotonic() + _RESTART_SECONDS
+    while (reason := problem()) is not None:
+        if time.monotonic() > deadline:
+            raise StackError(f"not {what} after {_RESTART_SECONDS:.0f} s: {reason}; see `stack status` and the logs")
+        time.sleep(_POLL_SECONDS)
+
+
 def _stop_owner(layout: Layout, owner: int) -> None:
     try:
         os.kill(owner, signal.SIGTERM)
@@ -98,3 +148,15 @@ def attach(settings: Settings) -> Settings | None:
     if owner is None or owner != state.owner_pid or state.phase != "ready":
         return None
     return environment.with_servers(absolute.model_copy(update={"host": state.host, "port": state.port}), state)
+
+
+def attached(settings: Settings) -> Settings:
+    """Return the settings with the addresses of the stack that runs on DATA_DIR.
+
+    Raises:
+        StackError: None does.
+    """
+    running = attach(settings)
+    if running is None:
+        raise none_runs(settings)
+    return running

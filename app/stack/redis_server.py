@@ -135,6 +135,20 @@ def write_configuration(layout: Layout, port: int, password: str, binary: RedisB
     return path
 
 
+def change_password(layout: Layout, old: str, new: str) -> None:
+    """Put another password into the configuration that is there; it counts from Redis' next start.
+
+    Raises:
+        StackError: The configuration does not hold the old one.
+    """
+    path = layout.redis / "redis.conf"
+    text = path.read_text(encoding="utf-8")
+    before, after = (f"#{hashlib.sha256(password.encode()).hexdigest()} " for password in (old, new))
+    if before not in text:
+        raise StackError(f"{path} holds another password than the secret file; `stack down` and `stack up` write it anew")
+    write_private(path, text.replace(before, after))
+
+
 def problem(port: int, password: str) -> str | None:
     """Return why the server does not answer yet, or None when it does.
 

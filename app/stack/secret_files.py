@@ -40,7 +40,7 @@ def write_missing(settings: Settings) -> Written:
         path = settings.secret_path(name)
         try:
             _create_folder(path.parent)
-            if _create(path, _value(name)):
+            if _create(path, new_value(name)):
                 created.append(path)
                 continue
             kept.append(path)
@@ -51,6 +51,31 @@ def write_missing(settings: Settings) -> Written:
     if problems:
         raise ConfigurationError("secrets: " + "; ".join(problems))
     return Written(created, kept)
+
+
+def new_value(name: str) -> str:
+    """Return a random value as a secret of this name has it."""
+    if name in _KEY_PREFIXES:
+        return _KEY_PREFIXES[name] + _random(_KEY_CHARACTERS)
+    return _random(_PASSWORD_CHARACTERS)
+
+
+def put(path: Path, value: str) -> None:
+    """Replace what a secret's file holds in one step; its owner and mode stay."""
+    before = path.stat()
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            file.write(value + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        if (before.st_uid, before.st_gid) != (os.geteuid(), os.getegid()):
+            os.chown(temporary, before.st_uid, before.st_gid)
+        temporary.chmod(before.st_mode & 0o777)
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _create_folder(folder: Path) -> None:
@@ -83,12 +108,6 @@ def _create(path: Path, value: str) -> bool:
     finally:
         temporary.unlink(missing_ok=True)
     return True
-
-
-def _value(name: str) -> str:
-    if name in _KEY_PREFIXES:
-        return _KEY_PREFIXES[name] + _random(_KEY_CHARACTERS)
-    return _random(_PASSWORD_CHARACTERS)
 
 
 def _random(length: int) -> str:

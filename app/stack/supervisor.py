@@ -24,6 +24,8 @@ STOPPED_STATES = frozenset({"STOPPED", "EXITED", "FATAL", "UNKNOWN"})
 _LOG_BYTES = "10MB"
 _LOG_BACKUPS = 3
 _CALL_SECONDS = 10.0
+_ALREADY_STARTED = 60
+"""What supervisord answers to the start of what runs. Source: supervisor.xmlrpc.Faults."""
 
 _HEAD = """\
 ; Written at each start of the stack.
@@ -172,7 +174,7 @@ class Supervisor:
         ]
 
     def start(self, name: str) -> None:
-        """Start a program and return at once.
+        """Start a program and return at once; without effect when it runs already.
 
         Raises:
             StackError: supervisord does not answer, or the command cannot be run.
@@ -180,6 +182,8 @@ class Supervisor:
         try:
             self._call("startProcess", name, False)
         except xmlrpc.client.Fault as error:
+            if error.faultCode == _ALREADY_STARTED:  # Somebody else was first: the autoscaler, or a command.
+                return
             raise StackError(f"{name} could not be started: {error.faultString}") from error
 
     def stop(self, name: str) -> None:

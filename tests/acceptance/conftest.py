@@ -12,8 +12,12 @@ import pytest
 
 from app.config import Settings
 from app.db import Database
+from app.stack import control, leftovers
+from app.stack.layout import Layout
 from app.stack.secret_files import write_missing
 from app.stack.service import Stack
+from tests.acceptance.sandbox import Sandbox
+from tests.factories.otlp import Collector
 
 
 def free_port() -> int:
@@ -60,4 +64,32 @@ def stack() -> Iterator[RunningStack]:
         yield RunningStack(running, running.settings, f"http://127.0.0.1:{settings.port}", settings.secret("admin_api_key"))
     finally:
         running.down()
+        shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="package")
+def sandbox() -> Iterator[Sandbox]:
+    """One for the package: what breaks it also mends it."""
+    collector = Collector()
+    collector.start()
+    folder = Path(tempfile.mkdtemp(prefix="nexus-runbooks-"))
+    settings = Settings(
+        data_dir=folder / "data",
+        secrets_dir=folder / "secrets",
+        port=free_port(),
+        flower_port=free_port(),
+        worker_replicas=1,
+        api_processes=1,
+        mcp_port=free_port(),
+        otel_exporter_otlp_endpoint=collector.endpoint,
+    )
+    write_missing(settings)
+    box = Sandbox(settings, collector)
+    try:
+        box.up()
+        yield box
+    finally:
+        collector.stop()
+        control.stop(settings, lambda _: None)
+        leftovers.stop_all(Layout(settings.data_dir.resolve()).stack_id)
         shutil.rmtree(folder)

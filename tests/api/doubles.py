@@ -243,6 +243,13 @@ class DeadRows:
         return Replay(0, 0)
 
 
+class Depths:
+    """Keeps no sample."""
+
+    def note(self, pending: int, processing: int, done: int, dead: int) -> None:
+        """Forget it."""
+
+
 class Nothing:
     """Holds nothing: lists are empty, and whatever else is asked for is not found."""
 
@@ -275,8 +282,11 @@ class Doubles:
     health: Health = field(default_factory=Health)
     stats: Stats = field(default_factory=Stats)
     queue_status: Queue = field(default_factory=Queue)
+    queue_depths: Depths = field(default_factory=Depths)
     dead_rows: DeadRows = field(default_factory=DeadRows)
+    reconciliation_runs: Nothing = field(default_factory=Nothing)
     keys: Keys = field(default_factory=Keys)
+    sessions: Nothing = field(default_factory=Nothing)
     rate_limiter: NoLimit = field(default_factory=NoLimit)
 
     def as_services(self, settings: Settings) -> Services:

@@ -11,8 +11,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PRODUCT = ("app", "tasks", "migrations")
 MAX_LINES = 350
-FLASK_PLACES = ("app/api/", "app/factory.py", "app/wsgi.py")
-NOT_REPOSITORY_USERS = ("app/api/", "app/cli/", "tasks/")
+FLASK_PLACES = ("app/api/", "app/console/", "app/factory.py", "app/wsgi.py")
+NOT_REPOSITORY_USERS = ("app/api/", "app/console/", "app/cli/", "tasks/")
 
 
 def modules(*folders: str) -> list[Path]:

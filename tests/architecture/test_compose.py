@@ -54,7 +54,7 @@ SECRETS: dict[str, set[str]] = {
         "metrics_api_key",
         "ledger_signing_key",
     },
-    "api": {"pg_app_password", "redis_password"},
+    "api": {"pg_app_password", "redis_password", "console_session_key"},
     "dispatcher": {"pg_worker_password", "redis_password"},
     "worker": {"pg_worker_password", "redis_password", "ledger_signing_key"},
     "beat": {"redis_password"},
@@ -65,6 +65,7 @@ SECRETS: dict[str, set[str]] = {
 }
 # What the embedded stack alone reads: containers have addresses, folders and numbers of their own.
 OF_THE_EMBEDDED_STACK = {
+    "POSTGRES_MEMORY_MB",
     "SECRETS_DIR",
     "WORKER_MIN",
     "WORKER_MAX",
@@ -209,7 +210,6 @@ def test_every_setting_reaches_the_containers() -> None:
 
 def test_every_setting_of_a_service_is_known() -> None:
     known = {name.upper() for name in Settings.model_fields} | {"OMP_NUM_THREADS", "PROMETHEUS_MULTIPROC_DIR"}
-    known |= {"METRICS_HOST", "METRICS_PORT", "METRICS_API_KEY_FILE"}
     for name in OURS:
         assert set(SERVICES[name]["environment"]) <= known, name
 
@@ -275,11 +275,13 @@ def _settings_of(text: str) -> dict[str, str]:
 
 def test_postgresql_is_configured_as_the_embedded_one() -> None:
     here = _settings_of((FOLDER / "postgres" / "postgresql.conf").read_text(encoding="utf-8"))
-    embedded = _settings_of(postgres._CONFIGURATION.format(port=5432, shared_memory="posix"))
+    embedded = _settings_of(postgres._CONFIGURATION.format(port=5432, shared_memory="posix", memory_mb=768, cache_mb=1536))
     assert here.keys() - embedded.keys() == {"hba_file"}
     assert embedded.keys() - here.keys() == {"unix_socket_directories"}
     differing = {name for name in here.keys() & embedded.keys() if here[name] != embedded[name]}
     assert differing == {"listen_addresses"}
+    # A quarter of what the container has, as of the machine in the embedded stack.
+    assert SERVICES["postgres"]["mem_limit"] == "3g"
     rules = [line.split() for line in (FOLDER / "postgres" / "pg_hba.conf").read_text().splitlines() if line and line[0] != "#"]
     assert {rule[-1] for rule in rules} == {"scram-sha-256"}
 

@@ -15,6 +15,8 @@ from app.config import Settings, load_settings
 from app.factory import create_app
 from app.identity.models import KeyRole
 from app.identity.permissions import GRANTS, Permission
+from app.stack.layout import Layout
+from app.stack.programs import service_programs
 from tests.api.doubles import Doubles
 from tests.factories.documents import ROOT, difference, examples
 from tests.faults import report
@@ -103,7 +105,7 @@ def test_reference_names_every_route_and_who_may_call_it(tmp_path: Path) -> None
     app = create_app(settings, Doubles().as_services(settings))
     expected = {}
     for rule in app.url_map.iter_rules():
-        if rule.endpoint == "docs.asset":
+        if rule.endpoint in {"docs.asset", "console.static", "console.entrance.get_nothing"}:
             continue
         policy = ROUTE_POLICIES[rule.endpoint]
         permission = policy if isinstance(policy, Permission) else None
@@ -113,7 +115,7 @@ def test_reference_names_every_route_and_who_may_call_it(tmp_path: Path) -> None
         for method in (rule.methods or set()) - {"HEAD", "OPTIONS"}:
             expected[f"{method} {path}"] = [*("yes" if may else "-" for may in roles), without_key]
     assert set(get_args(KeyRole)) == {"admin", "agent", "readonly", "operator"}
-    text = (REFERENCE / "api.md").read_text(encoding="utf-8")
+    text = "".join(path.read_text(encoding="utf-8") for path in (REFERENCE / "api.md", ROOT / "docs" / "console.md"))
     rows = re.findall(r"^\| `([A-Z]+ /\S*)` \| (.*) \|$", text, re.MULTILINE)
     assert {route: cells.split(" | ") for route, cells in rows} == expected
 
@@ -148,6 +150,17 @@ def test_decision_is_numbered_and_complete(adr: Path) -> None:
     assert re.findall(r"^## (.+)$", text, re.MULTILINE) == ["Context", "Decision", "Consequences"]
     assert "**Status**: " in text
     assert [int(path.name[:4]) for path in ADRS] == list(range(1, len(ADRS) + 1))
+
+
+def test_architecture_names_every_process_of_the_stack(tmp_path: Path) -> None:
+    settings = Settings(secrets_dir=tmp_path, worker_replicas=2)
+    programs = {program.name for program in service_programs(settings, Layout(tmp_path))} | {"postgres", "redis"}
+    text = (ROOT / "docs" / "explanation" / "architecture.md").read_text(encoding="utf-8")
+    table = text.partition("## Processes")[2].partition("```mermaid")[0]
+    named = {name for row in re.findall(r"^\| ((?:`\w+`(?:, )?)+)", table, re.MULTILINE) for name in re.findall(r"`(\w+)`", row)}
+    assert named == programs
+    drawn = text.partition("```mermaid")[2].partition("```")[0]
+    assert [name for name in programs if name not in drawn] == []
 
 
 def test_threat_model_names_tests_that_exist() -> None:

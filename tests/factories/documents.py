@@ -2,7 +2,8 @@
 
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ class Example:
         code: `code` of the problem that comes back, None when none is said.
         exit_status: Exit status of the last command; None when none is said.
         answer: The JSON that the document shows right after the block, None when it shows none.
+        output: Lines that the document shows right after the block as `text`; empty when it shows none.
     """
 
     line: int
@@ -33,6 +35,7 @@ class Example:
     code: str | None = None
     exit_status: int | None = None
     answer: Any = None
+    output: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -55,12 +58,15 @@ def examples(document: str) -> list[Example]:
         if language != "bash":
             continue
         following = fences[index + 1] if index + 1 < len(fences) else None
-        answer = None
-        if following is not None and following[1] == "json" and _is_next(text[fence.end() : following.start()]):
-            answer = json.loads(following[2])
-        example = _example(text.count("\n", 0, fence.start()) + 1, body, answer)
-        if example is not None:
-            found.append(example)
+        example = _example(text.count("\n", 0, fence.start()) + 1, body)
+        if example is None:
+            continue
+        if following is not None and _is_next(text[fence.end() : following.start()]):
+            if following[1] == "json" and example.status is not None:
+                example = replace(example, answer=json.loads(following[2]))
+            elif following[1] == "text":
+                example = replace(example, output=tuple(filter(str.strip, following[2].splitlines())))
+        found.append(example)
     return found
 
 
@@ -69,12 +75,12 @@ def _is_next(between: str) -> bool:
     return "\n#" not in between and len(between.strip().split("\n\n")) <= 1
 
 
-def _example(line: int, body: str, answer: Any) -> Example | None:
+def _example(line: int, body: str) -> Example | None:
     mark = body.partition("\n")[0].strip()
     if mark == SET_UP_MARK:
         return Example(line, body)
     if (http := _HTTP_MARK.match(mark)) is not None:
-        return Example(line, body, status=int(http[1]), code=http[2], answer=answer)
+        return Example(line, body, status=int(http[1]), code=http[2])
     if (exit_mark := _EXIT_MARK.match(mark)) is not None:
         return Example(line, body, exit_status=int(exit_mark[1]))
     return None
@@ -96,3 +102,13 @@ def difference(shown: Any, real: Any, place: str = "") -> str | None:
     if shown is None or real is None or isinstance(shown, dict | list) == isinstance(real, dict | list):
         return None
     return f"{place}: shown {type(shown).__name__}, real {type(real).__name__}"
+
+
+def unlike(shown: Iterable[str], real: str) -> list[str]:
+    """Return the shown lines that did not come back, numbers, ids, times and spaces aside."""
+    came = {_shape(line) for line in real.splitlines()}
+    return [line for line in shown if _shape(line) not in came]
+
+
+def _shape(line: str) -> str:
+    return " ".join("#" if any(character.isdigit() for character in word) else word for word in line.split())

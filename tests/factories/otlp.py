@@ -1,6 +1,7 @@
 """A collector of traces: takes OTLP over HTTP and keeps every span."""
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -21,6 +22,36 @@ class ReceivedSpan:
     parent_id: str
     links: frozenset[Identity]
     attributes: dict[str, str | int]
+    started_ns: int = 0
+    ended_ns: int = 0
+
+    @property
+    def identity(self) -> Identity:
+        """What others name it by."""
+        return self.trace_id, self.span_id
+
+
+def tree(spans: Sequence[ReceivedSpan], trace_id: str) -> str:
+    """Return the spans of a trace as people read them: children below their parent, with times since the first began, and links."""
+    names = {span.identity: span.name for span in spans}
+    of_trace = sorted((span for span in spans if span.trace_id == trace_id), key=lambda span: span.started_ns)
+    ids = {span.span_id for span in of_trace}
+    lines = []
+
+    def write(span: ReceivedSpan, depth: int) -> None:
+        began, took = (span.started_ns - of_trace[0].started_ns) / 1e6, (span.ended_ns - span.started_ns) / 1e6
+        title = f"{'   ' * (depth - 1)}{'└─ ' if depth else ''}{span.name}"
+        facts = " ".join(f"{name.rpartition('.')[2]}={value}" for name, value in sorted(span.attributes.items()))
+        links = "".join(f"  -> {names[link]} (a trace of its own)" for link in sorted(span.links) if link in names)
+        lines.append(f"{title:<24}{span.service:<14}{began:>8.1f} ms +{took:.1f} ms  {facts}{links}")
+        for child in of_trace:
+            if child.parent_id == span.span_id:
+                write(child, depth + 1)
+
+    for span in of_trace:
+        if span.parent_id not in ids:
+            write(span, 0)
+    return "\n".join(lines)
 
 
 class Collector:
@@ -83,7 +114,17 @@ class Collector:
                 }
                 links = frozenset((link.trace_id.hex(), link.span_id.hex()) for link in span.links)
                 found.append(
-                    ReceivedSpan(service, span.name, span.trace_id.hex(), span.span_id.hex(), span.parent_span_id.hex(), links, attributes)
+                    ReceivedSpan(
+                        service,
+                        span.name,
+                        span.trace_id.hex(),
+                        span.span_id.hex(),
+                        span.parent_span_id.hex(),
+                        links,
+                        attributes,
+                        span.start_time_unix_nano,
+                        span.end_time_unix_nano,
+                    )
                 )
         with self._lock:
             self._spans.extend(found)

@@ -59,6 +59,11 @@ class Proxy:
         self.delay_seconds = 0.0
         self._loop.call_soon_threadsafe(self._passing.set)
 
+    def lead_nowhere(self) -> None:
+        """Close every connection there is and every new one, as if the server were away."""
+        self._target_port = 1
+        self.cut()
+
     def cut(self) -> int:
         """Close every connection there is and return how many there were; new ones are served."""
         return self._call(self._cut())

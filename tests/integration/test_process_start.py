@@ -28,7 +28,8 @@ def _end(process: str, variables: dict[str, str]) -> tuple[int, str]:
 
 
 @pytest.mark.parametrize(
-    ("process", "missing"), [("worker", "pg_worker_password"), ("worker", "redis_password"), ("api", "pg_app_password")]
+    ("process", "missing"),
+    [("worker", "pg_worker_password"), ("worker", "redis_password"), ("api", "pg_app_password"), ("api", "console_session_key")],
 )
 def test_process_with_a_secret_missing_ends_and_names_it(process: str, missing: str, tmp_path: Path) -> None:
     write_missing(Settings(secrets_dir=tmp_path))

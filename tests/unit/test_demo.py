@@ -134,7 +134,7 @@ def service() -> Iterator[FakeService]:
 def _run(service: FakeService, terminal: bool = False) -> tuple[bool, str]:
     out = io.StringIO()
     console = Console(file=out, width=100, force_terminal=terminal)
-    return run_demo(service.url, "good-key", console), out.getvalue()
+    return run_demo(service.url, "good-key", console).passed, out.getvalue()
 
 
 def test_episodes_are_many_unique_and_distinct() -> None:

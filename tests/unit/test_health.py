@@ -159,6 +159,61 @@ def test_process_is_ready_only_with_database_and_model(world: World) -> None:
     assert world.service.ready()[0] is False
 
 
+FAILURES: dict[str, dict[str, Any]] = {
+    "postgresql": {"database_up": False},
+    "redis": {"redis_up": False},
+    "broker": {"broker_up": False},
+    "encoder": {"encoder_up": False},
+    "dispatcher": {"alive": {"worker": ALIVE["worker"]}},
+    "worker": {"problems": ["encoder_error: RuntimeError"]},
+    "queue": {"counts": QueueCounts(0, 0, 10, 1, 0.0)},
+    "accounting_identity": {"drift_count": 1},
+}
+
+
+@pytest.mark.parametrize("number", range(2 ** len(FAILURES)))
+def test_every_combination_of_failures_is_told_by_component_and_never_better_than_its_worst(number: int, world: World) -> None:
+    failing = {name for bit, name in enumerate(FAILURES) if number >> bit & 1}
+    for name in failing:
+        for attribute, value in FAILURES[name].items():
+            setattr(world, attribute, value)
+    report = world.service.report()
+    of_postgresql = {"dispatcher", "worker", "queue", "accounting_identity"} if "postgresql" in failing else set()
+    assert {name for name, part in report.components.items() if part["status"] != "healthy"} == failing | of_postgresql
+    is_dead = "postgresql" in failing or "accounting_identity" in failing
+    assert report.status == ("unhealthy" if is_dead else "degraded" if failing else "healthy")
+
+
+@pytest.mark.parametrize(
+    ("attribute", "component", "status"),
+    [("counts", "queue", "degraded"), ("alive", "postgresql", "unhealthy"), ("drift", "accounting_identity", "unhealthy")],
+)
+def test_defect_in_a_check_is_told_and_never_an_error_of_the_whole(
+    attribute: str, component: str, status: str, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise TypeError("secret content")
+
+    module = {"counts": queue_repository, "alive": workers, "drift": world}[attribute]
+    monkeypatch.setattr(module, attribute, fail)
+    report = world.service.report()
+    assert (report.components[component]["status"], report.status) == (status, status)
+    assert "TypeError" in report.components[component]["detail"]
+    assert "secret" not in str(report)
+    assert world.service.ready()[0] is (component != "postgresql")
+
+
+def test_identity_that_cannot_be_counted_in_time_leaves_the_others_known(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def too_slow() -> int:
+        raise DatabaseUnavailable("the database gave up")
+
+    monkeypatch.setattr(world, "drift", too_slow)
+    report = world.service.report()
+    assert report.components["accounting_identity"] == {**report.components["accounting_identity"], "status": "degraded"}
+    assert report.components["worker"]["detail"] == "1 alive"
+    assert report.status == "degraded"
+
+
 def test_whole_is_as_bad_as_the_worst() -> None:
     assert overall({}) == "healthy"
     assert overall({"a": Component("degraded", ""), "b": Component("unhealthy", ""), "c": Component("healthy", "")}) == "unhealthy"

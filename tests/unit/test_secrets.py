@@ -1,5 +1,6 @@
 """Secret files are written once, privately, and never touched again."""
 
+import os
 import re
 import stat
 from pathlib import Path
@@ -7,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from app.config import ALL_SECRETS, COMPOSE_SECRETS, Settings
-from app.errors import ConfigurationError
-from app.stack.secret_files import write_missing
+from app.errors import ConfigurationError, StackError
+from app.redis_client import connect
+from app.stack.rotation import rotate
+from app.stack.secret_files import new_value, put, write_missing
 
 WRITTEN = (*ALL_SECRETS, *COMPOSE_SECRETS)
 
@@ -60,3 +63,51 @@ def test_a_file_named_by_its_own_variable_is_written_there(tmp_path: Path) -> No
     write_missing(settings)
     assert settings.secret("redis_password")
     assert not (tmp_path / "a" / "redis_password.txt").exists()
+
+
+def test_changed_secret_keeps_its_owner_and_mode_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    settings = Settings(secrets_dir=tmp_path)
+    write_missing(settings)
+    path = settings.secret_path("redis_password")
+    path.chmod(0o640)
+    owner = (12345, 12346) if os.geteuid() == 0 else (os.geteuid(), os.getegid())
+    if os.geteuid() == 0:
+        os.chown(path, *owner)
+    put(path, new_value("redis_password"))
+    after = path.stat()
+    assert (after.st_uid, after.st_gid, stat.S_IMODE(after.st_mode)) == (*owner, 0o640)
+    assert re.fullmatch(r"[A-Za-z0-9]{32}", settings.secret("redis_password"))
+    assert sorted(each.name for each in tmp_path.iterdir()) == sorted(f"{name}.txt" for name in WRITTEN)
+
+
+def test_redis_client_logs_in_with_what_the_file_holds_by_then(tmp_path: Path) -> None:
+    settings = Settings(secrets_dir=tmp_path)
+    write_missing(settings)
+    client = connect(settings, "redis://127.0.0.1:1/0", "nexus_cache")
+    login = client.connection_pool.connection_kwargs["credential_provider"].get_credentials
+    assert login() == ("nexus_cache", settings.secret("redis_password"))
+    put(settings.secret_path("redis_password"), "another")
+    assert login() == ("nexus_cache", "another")
+    settings.secret_path("redis_password").unlink()
+    assert login() == ("nexus_cache", "another"), "a file that is gone leaves what was known"
+    assert connect(settings, "redis://me:mine@127.0.0.1:1/0", "nexus_cache").connection_pool.connection_kwargs["password"] == "mine"
+    with pytest.raises(ConfigurationError, match="redis_password"):
+        connect(settings, "redis://127.0.0.1:1/0", "nexus_cache")
+
+
+def test_rotation_without_a_stack_changes_the_files_and_says_what_is_left_for_external_servers(
+    tmp_path: Path,
+) -> None:
+    settings = Settings(data_dir=tmp_path / "data", secrets_dir=tmp_path / "secrets")
+    write_missing(settings)
+    before = {name: settings.secret(name) for name in ALL_SECRETS}
+    done = rotate(settings, ["pg_app_password", "redis_password"], lambda _: None)
+    assert (done.names, done.restarted, done.left_to_do) == (["pg_app_password", "redis_password"], [], [])
+    changed = [name for name in ALL_SECRETS if settings.secret(name) != before[name]]
+    assert changed == ["pg_app_password", "redis_password"]
+    with pytest.raises(StackError, match="no stack runs here"):
+        rotate(settings, ["admin_api_key"], lambda _: None)
+    assert settings.secret("admin_api_key") == before["admin_api_key"]
+    external = settings.model_copy(update={"database_url": "postgresql://h/x", "redis_url": "redis://h/0", "broker_url": "redis://h/1"})
+    left = rotate(external, ["pg_app_password", "redis_password"], lambda _: None).left_to_do
+    assert ["db bootstrap" in left[0], "REDIS_URL" in left[1]] == [True, True]
