@@ -9,7 +9,7 @@ from dataclasses import replace
 import httpx
 import pytest
 
-from tests.acceptance.watched.conftest import PATIENCE_SECONDS, Scene, superuser
+from tests.acceptance.monitoring.conftest import PATIENCE_SECONDS, Scene, superuser
 from tests.factories.dashboards import Asked, every_query, with_values
 from tests.factories.processes import wait_until
 from tests.factories.prometheus import needs_prometheus

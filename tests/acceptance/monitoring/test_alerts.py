@@ -4,7 +4,7 @@ import threading
 import time
 from contextlib import closing
 
-from tests.acceptance.watched.conftest import PATIENCE_SECONDS, Scene, superuser
+from tests.acceptance.monitoring.conftest import PATIENCE_SECONDS, Scene, superuser
 from tests.factories.processes import wait_until
 from tests.factories.prometheus import needs_prometheus
 from tests.factories.statements import TRIGGERS_OFF, TRIGGERS_ON
