@@ -182,8 +182,8 @@ def _workers() -> list[Panel]:
             stacked=True,
         ),
         graph(
-            "Since each was heard from: below 15 seconds",
-            "Beyond three heartbeats a process counts as gone. It runs and is not heard from: it hangs, or cannot reach PostgreSQL.",
+            "Since each was heard from: under half a minute",
+            "Each says every HEARTBEAT_SECONDS that it lives. One that runs and is not heard from hangs, or cannot reach PostgreSQL.",
             SECONDS,
             Query("time() - nexus_process_heartbeat_timestamp_seconds", "{{job}} {{instance}}"),
             width=12,
