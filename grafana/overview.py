@@ -1,5 +1,6 @@
 """The dashboard "NEXUS Cerebro Overview": is anything wrong, and where."""
 
+from grafana.layout import Row, dashboard
 from grafana.panels import (
     COUNT,
     CRITICAL,
@@ -16,9 +17,7 @@ from grafana.panels import (
     Json,
     Panel,
     Query,
-    Row,
     Scale,
-    dashboard,
     graph,
     stat,
     table,

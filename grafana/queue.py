@@ -1,5 +1,6 @@
 """The dashboard "Queue and workers": where rows wait, who works, and what it takes of the machine."""
 
+from grafana.layout import Row, dashboard
 from grafana.overview import quantiles
 from grafana.panels import (
     COUNT,
@@ -15,9 +16,7 @@ from grafana.panels import (
     Json,
     Panel,
     Query,
-    Row,
     Scale,
-    dashboard,
     graph,
     stat,
 )
