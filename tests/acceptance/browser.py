@@ -81,6 +81,9 @@ class Watched:
             self.problems.append(f"{message.type}: {message.text}")
 
     def _on_failure(self, request: Request) -> None:
+        # What was still being fetched when the next page was asked for; a refused connection has another name.
+        if request.failure == "net::ERR_ABORTED":
+            return
         self.problems.append(f"failed: {request.url} {request.failure}")
 
     def _on_response(self, response: Response) -> None:

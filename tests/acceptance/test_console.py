@@ -2,12 +2,13 @@
 
 import re
 from collections.abc import Iterator
-from typing import Literal
+from functools import partial
+from typing import Any, Literal
 from uuid import UUID
 
 import psycopg2
 import pytest
-from playwright.sync_api import Browser, Page, expect
+from playwright.sync_api import Browser, Page, Route, expect
 
 from app.stack.layout import Layout, State
 from tests.acceptance.browser import chromium, needs_chromium, watched
@@ -27,9 +28,17 @@ def browser() -> Iterator[Browser]:
         yield opened
 
 
+@pytest.fixture(scope="module")
+def signed_in(stack: RunningStack, browser: Browser) -> Any:
+    """What an administrator's browser keeps: one may sign in ten times a minute only."""
+    with watched(browser, stack.base_url) as seen:
+        sign_in(seen.page, stack.admin_key)
+        return seen.page.context.storage_state()
+
+
 @pytest.fixture
-def dead_episode(stack: RunningStack) -> UUID:
-    """An episode whose row died before any worker saw it: stored and given up in one transaction."""
+def dead_episode(stack: RunningStack) -> Iterator[UUID]:
+    """An episode whose row died before any worker saw it: stored and given up in one transaction. Its agent is forgotten afterwards."""
     layout = Layout(stack.settings.data_dir)
     connection = psycopg2.connect(
         host="127.0.0.1",
@@ -51,7 +60,9 @@ def dead_episode(stack: RunningStack) -> UUID:
             (CAUSE, episode_id),
         )
     connection.close()
-    return UUID(str(episode_id))
+    yield UUID(str(episode_id))
+    with stack.client() as client:
+        client.delete(f"/agents/{AGENT}").raise_for_status()
 
 
 def sign_in(page: Page, key: str) -> None:
@@ -145,12 +156,12 @@ def test_keyboard_alone_is_enough(stack: RunningStack, browser: Browser) -> None
 
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (360, "light"), (1280, "dark"), (360, "dark")])
 def test_every_page_is_sound(
-    width: int, scheme: Literal["light", "dark"], stack: RunningStack, browser: Browser, dead_episode: UUID
+    width: int, scheme: Literal["light", "dark"], stack: RunningStack, browser: Browser, signed_in: Any, dead_episode: UUID
 ) -> None:
-    with watched(browser, stack.base_url, width, scheme) as seen:
-        seen.page.goto("/console/")
-        found = {"/console/sign-in": seen.audit()}
-        sign_in(seen.page, stack.admin_key)
+    with watched(browser, stack.base_url, width, scheme) as stranger:
+        stranger.page.goto("/console/")
+        found = {"/console/sign-in": stranger.audit()}
+    with watched(browser, stack.base_url, width, scheme, storage_state=signed_in) as seen:
         for path in (*PAGES, f"/console/episodes/{dead_episode}?agent_id={AGENT}"):
             seen.page.goto(path)
             for details in seen.page.locator("details").all():
@@ -162,10 +173,10 @@ def test_every_page_is_sound(
         assert seen.problems == []
 
 
-def test_overview_refreshes_itself_until_it_is_paused(stack: RunningStack, browser: Browser) -> None:
-    with watched(browser, stack.base_url) as seen:
+def test_overview_refreshes_itself_until_it_is_paused(stack: RunningStack, browser: Browser, signed_in: Any) -> None:
+    with watched(browser, stack.base_url, storage_state=signed_in) as seen:
         page = seen.page
-        sign_in(page, stack.admin_key)
+        page.goto("/console/")
         with page.expect_response("**/console/live/queue", timeout=15_000) as answer:
             pass
         assert answer.value.status == 200
@@ -181,12 +192,16 @@ def test_overview_refreshes_itself_until_it_is_paused(stack: RunningStack, brows
         assert seen.problems == []
 
 
-def test_overview_says_when_it_is_out_of_date(stack: RunningStack, browser: Browser) -> None:
-    with watched(browser, stack.base_url) as seen:
+def _refuse(status: int, route: Route) -> None:
+    route.fulfill(status=status, body="<p>no</p>")
+
+
+def test_overview_says_when_it_is_out_of_date(stack: RunningStack, browser: Browser, signed_in: Any) -> None:
+    with watched(browser, stack.base_url, storage_state=signed_in) as seen:
         page = seen.page
-        sign_in(page, stack.admin_key)
+        page.goto("/console/")
         for refusal in (503, 429):
-            page.route("**/console/live/health", lambda route, status=refusal: route.fulfill(status=status, body="<p>no</p>"))
+            page.route("**/console/live/health", partial(_refuse, refusal))
             page.evaluate("htmx.trigger('#health', 'every')")
             expect(page.locator("#health")).to_have_class(re.compile("out-of-date"))
             expect(page.locator("#announcement")).to_contain_text("out of date")
@@ -207,26 +222,27 @@ def test_session_that_ends_meanwhile_leads_to_sign_in(stack: RunningStack, brows
         expect(seen.page.get_by_role("status").first).to_contain_text("session has ended")
 
 
-def test_link_from_another_site_opens_the_console_signed_in(stack: RunningStack, browser: Browser) -> None:
+def test_link_from_another_site_opens_the_console_signed_in(stack: RunningStack, browser: Browser, signed_in: Any) -> None:
     """As one in a dashboard or a mail: the browser keeps a strict cookie back on the first request."""
-    with watched(browser, stack.base_url) as seen:
-        sign_in(seen.page, stack.admin_key)
+    with watched(browser, stack.base_url, storage_state=signed_in) as seen:
+        seen.page.goto("/console/")
         seen.page.goto(stack.base_url.replace("127.0.0.1", "localhost") + "/docs")
         seen.page.evaluate("url => { location.href = url }", f"{stack.base_url}/console/dead")
         expect(seen.page.get_by_role("heading", level=1)).to_have_text("Dead rows")
 
 
-def test_what_is_stored_runs_no_script(stack: RunningStack, browser: Browser) -> None:
+def test_what_is_stored_runs_no_script(stack: RunningStack, browser: Browser, signed_in: Any) -> None:
     hostile = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script> kettle"
-    with stack.client(AGENT) as client, watched(browser, stack.base_url) as seen:
+    with stack.client(AGENT) as client, watched(browser, stack.base_url, storage_state=signed_in) as seen:
         client.post("/memory/action", json={"content": hostile, "actor": hostile[:128], "tags": [hostile[:128]]}).raise_for_status()
-        sign_in(seen.page, stack.admin_key)
+        seen.page.goto("/console/")
         search(seen.page, "kettle", "keyword")
         expect(seen.page.locator(".result").first).to_contain_text(hostile)
         seen.page.get_by_role("link", name="Open").first.click()
         expect(seen.page.locator(".prose")).to_contain_text(hostile)
         assert seen.page.title() != "owned"
         assert seen.problems == []
+        client.delete(f"/agents/{AGENT}").raise_for_status()
 
 
 def test_watch_notices_what_is_wrong(stack: RunningStack, browser: Browser) -> None:
