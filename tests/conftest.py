@@ -1,10 +1,13 @@
 """What every test may ask for: servers of this session, a database of its own, connections by role, services on a fake encoder."""
 
 import os
+import shutil
 import signal
+import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 from flask.testing import FlaskClient
@@ -15,6 +18,7 @@ from app.config import Role, Settings
 from app.db import Database
 from app.factory import create_app
 from app.identity.models import KeyRole
+from tests.factories.celery_exporter import ExporterEnvironment
 from tests.factories.encoder import FakeEncoder
 from tests.factories.processes import wait_until
 from tests.factories.servers import TestServers
@@ -53,6 +57,18 @@ def servers() -> Iterator[TestServers]:
     finally:
         started.stop()
         signal.signal(signal.SIGTERM, previous)
+
+
+@pytest.fixture(scope="session")
+def exporter_environment() -> Iterator[ExporterEnvironment]:
+    """celery-exporter's own environment, made once in the background."""
+    # Not pytest's own folder: the process that uses it may be another user's.
+    folder = Path(tempfile.mkdtemp(prefix="nexus-exporter-"))
+    folder.chmod(0o755)
+    environment = ExporterEnvironment(folder / "venv")
+    yield environment
+    environment.close()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")

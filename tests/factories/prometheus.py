@@ -54,14 +54,18 @@ class Watchtower:
     Args:
         layout: Of the running stack.
         folder: Where both keep what they keep.
+        exporter_port: Where celery-exporter answers, which the stack knows nothing of.
 
     Attributes:
         told: (alert, 'firing' or 'resolved') of every notification that the receiver was sent.
     """
 
-    def __init__(self, layout: Layout, folder: Path) -> None:
+    def __init__(self, layout: Layout, folder: Path, exporter_port: int) -> None:
         assert PROMETHEUS is not None and ALERTMANAGER is not None, "Prometheus and Alertmanager are required and not installed"
         self.told: set[tuple[str, str]] = set()
+        exporter = [{"targets": [f"127.0.0.1:{exporter_port}"]}]
+        # At each scrape it asks the workers what they do and waits for their answers, two seconds in all.
+        self._exporter = {"job_name": "celery-exporter", "scrape_interval": "5s", "scrape_timeout": "5s", "static_configs": exporter}
         self._receiver = http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("Receiver", (_Receiver,), {"told": self.told}))
         self._ports = {name: ports.choose(0) for name in ("prometheus", "alertmanager")}
         for name, port in self._ports.items():
@@ -89,6 +93,7 @@ class Watchtower:
         configuration = yaml.safe_load((layout.prometheus / "prometheus.yml").read_text(encoding="utf-8"))
         configuration["global"] = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
         configuration["rule_files"] = [str(folder / "rules.yml")]
+        configuration["scrape_configs"].append(self._exporter)
         configuration["alerting"]["alertmanagers"][0]["static_configs"][0]["targets"] = [f"127.0.0.1:{self._ports['alertmanager']}"]
         file = folder / "prometheus.yml"
         file.write_text(yaml.safe_dump(configuration), encoding="utf-8")
@@ -119,7 +124,15 @@ class Watchtower:
 
     def query(self, expression: str) -> list[dict[str, Any]]:
         """Return the series of an instant query."""
-        answer = self._client.get(f"http://127.0.0.1:{self._ports['prometheus']}/api/v1/query", params={"query": expression}).json()
+        return self._ask("query", query=expression)
+
+    def over_time(self, expression: str, seconds: float, step: float) -> list[dict[str, Any]]:
+        """Return the series of a query over the last seconds, as a panel asks for them."""
+        now = time.time()
+        return self._ask("query_range", query=expression, start=str(now - seconds), end=str(now), step=f"{step}s")
+
+    def _ask(self, what: str, **parameters: str) -> list[dict[str, Any]]:
+        answer = self._client.post(f"http://127.0.0.1:{self._ports['prometheus']}/api/v1/{what}", data=parameters).json()
         assert answer["status"] == "success", answer
         found: list[dict[str, Any]] = answer["data"]["result"]
         return found

@@ -3,7 +3,6 @@
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,13 +11,12 @@ import httpx
 import pytest
 
 from tests.factories import compose
+from tests.factories.celery_exporter import ExporterEnvironment
 from tests.factories.containers import Containers
-from tests.factories.documents import ROOT
 from tests.factories.processes import wait_until
 
 AGENT = "compose"
 SERVICES = ("dispatcher", "worker", "beat", "api", "flower", "mcp", "celery-exporter")
-_REQUIREMENTS = ROOT / "compose" / "celery-exporter-requirements.txt"
 
 
 @pytest.fixture(scope="module")
@@ -30,23 +28,9 @@ def folder() -> Iterator[Path]:
 
 
 @pytest.fixture(scope="module")
-def exporter_environment(folder: Path) -> Iterator["subprocess.Popen[bytes]"]:
-    """The making of celery-exporter's own environment, which goes on while the servers start."""
-    python = folder / "exporter" / "bin" / "python"
-    script = (
-        f'"{sys.executable}" -m venv "{folder}/exporter" && "{python}" -m pip install -q --disable-pip-version-check -r "{_REQUIREMENTS}"'
-    )
-    making = subprocess.Popen(["/bin/sh", "-c", script], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True)
-    yield making
-    if making.poll() is None:
-        making.kill()
-        making.wait()
-
-
-@pytest.fixture(scope="module")
-def composed(folder: Path, exporter_environment: "subprocess.Popen[bytes]") -> Iterator[Containers]:
+def composed(folder: Path, exporter_environment: ExporterEnvironment) -> Iterator[Containers]:
     """Every service up and content, as `up --wait` leaves it; celery-exporter comes with its own test."""
-    services = Containers(folder, {"RETRY_BASE_SECONDS": "0.5", "API_PROCESSES": "1"}, folder / "exporter" / "bin" / "python")
+    services = Containers(folder, {"RETRY_BASE_SECONDS": "0.5", "API_PROCESSES": "1"}, exporter_environment.python)
     try:
         services.start("postgres")
         services.start("redis")
@@ -140,11 +124,9 @@ def test_a_missing_secret_ends_a_process_with_its_name(name: str, secret: str, c
 
 
 def test_celery_exporter_counts_the_tasks_from_an_environment_of_its_own(
-    composed: Containers, api: httpx.Client, exporter_environment: "subprocess.Popen[bytes]"
+    composed: Containers, api: httpx.Client, exporter_environment: ExporterEnvironment
 ) -> None:
-    if exporter_environment.wait(120) != 0 and os.environ.get("NEXUS_REQUIRE_CELERY_EXPORTER") != "1":
-        pytest.skip("celery-exporter's requirements cannot be installed here")
-    assert exporter_environment.returncode == 0
+    exporter_environment.need()
     composed.start("celery-exporter")
     composed.wait_for("celery-exporter")
     api.post("/memory/action", json={"content": "Something that makes a task."})
