@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 from app.audit import AuditEntry, is_recorded, list_page, record
 from app.db import Database
 from app.db_wait import answers_within
-from app.errors import Conflict, InvalidRequest, NotFound, Unauthenticated
+from app.errors import Conflict, DatabaseUnavailable, InvalidRequest, NotFound, Unauthenticated
 from app.identity import repository
 from app.identity.api_keys import digest, new_secret
 from app.identity.models import BOUND_ROLES, ApiKey, IssuedKey, KeyRole, Principal
@@ -58,6 +58,12 @@ class _Lookups:
             return False, None
         return True, entry[1]
 
+    def last(self, key_sha256: bytes) -> ApiKey | None:
+        """Return what was found last, however long ago."""
+        with self._lock:
+            entry = self._entries.get(key_sha256)
+        return entry[1] if entry is not None else None
+
     def put(self, key_sha256: bytes, key: ApiKey | None) -> None:
         """Remember what a lookup found."""
         with self._lock:
@@ -82,8 +88,13 @@ class KeyService:
         # Apart from the good keys, so that guessing at random cannot push those out.
         self._refused = _Lookups(_CACHED_REFUSALS, cache_seconds)
 
-    def authenticate(self, secret: str) -> Principal:
+    def authenticate(self, secret: str, *, trusts_outage: bool = False) -> Principal:
         """Return whom the key stands for.
+
+        Args:
+            secret: The key as presented.
+            trusts_outage: Whether a key that this process knew as good stays so while PostgreSQL cannot be asked: for those who look
+                what is wrong, since nobody can revoke a key meanwhile either.
 
         Raises:
             Unauthenticated: The key is unknown, revoked or expired; the three are not told apart.
@@ -92,7 +103,12 @@ class KeyService:
         if not secret or len(secret) > _MAX_SECRET_CHARS:
             raise Unauthenticated("the API key is not valid")
         key_sha256 = digest(secret)
-        key = self._find(key_sha256)
+        try:
+            key = self._find(key_sha256)
+        except DatabaseUnavailable:
+            key = self._known.last(key_sha256)
+            if key is None or not trusts_outage:
+                raise
         if key is None or not hmac.compare_digest(key.key_sha256, key_sha256) or not key.is_usable(datetime.now(UTC)):
             raise Unauthenticated("the API key is not valid")
         return Principal(key.key_id, key.role, key.agent_id, key.rate_limit_per_minute)

@@ -285,6 +285,21 @@ def test_postgresql_out_of_reach_fails_writes_and_leaves_redis_alone(place: Plac
     assert place.step("c") == 1, "what Redis holds is read without PostgreSQL"
 
 
+def test_outage_is_told_to_whoever_had_a_good_key_though_nobody_can_look_it_up(place: Place) -> None:
+    from_afar = {"X-Forwarded-For": "192.0.2.1"}
+    assert place.client.get("/metrics", headers=from_afar).status_code == 200
+    known = place.services.keys._known
+    known._entries.update({digest: (0.0, key) for digest, (_, key) in known._entries.items()})
+    place.database_proxy.cuts_answers_to = b""
+    metrics, health = place.client.get("/metrics", headers=from_afar), place.client.get("/health")
+    assert (metrics.status_code, health.status_code) == (200, 503)
+    assert "nexus_database_up 0.0" in metrics.text
+    assert health.get_json()["components"]["postgresql"]["status"] == "unhealthy"
+    assert place.client.get("/stats").get_json()["code"] == "database_unavailable"
+    stranger = place.client.application.test_client().get("/metrics", headers=from_afar | {"X-API-Key": "nxs_unknown"})
+    assert stranger.status_code == 503, "whom nobody knew may be anybody"
+
+
 def test_postgresql_that_stands_still_holds_nobody_for_long(place: Place) -> None:
     """Its network is alive and it says nothing, as with a disk that hangs: no keepalive and no timeout of its own ends the wait.
 

@@ -130,7 +130,6 @@ def scene(exporter_environment: ExporterEnvironment) -> Iterator[Scene]:
         max_attempts=1,
         batch_chars=1_000_000,
         heartbeat_seconds=1.0,
-        authentication_cache_seconds=60.0,
     )
     write_missing(settings)
     stack = Stack(settings)
