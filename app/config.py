@@ -34,7 +34,7 @@ ALL_SECRETS = (*PASSWORD_SECRETS, ADMIN_KEY_SECRET, METRICS_KEY_SECRET, LEDGER_K
 COMPOSE_SECRETS = ("postgres_password", "grafana_admin_password")
 """Secrets that only the servers in compose/ read, each a file `<name>.txt` in SECRETS_DIR; written here with the others."""
 
-ROTATABLE_SECRETS = (*PASSWORD_SECRETS, ADMIN_KEY_SECRET, METRICS_KEY_SECRET)
+ROTATABLE_SECRETS = (*PASSWORD_SECRETS, ADMIN_KEY_SECRET, METRICS_KEY_SECRET, CONSOLE_KEY_SECRET)
 """Those that may change. The key that seals the ledger is none: heads signed with another are refused by whoever trusts this one."""
 
 RABBITMQ_SECRET = "rabbitmq_password"  # noqa: S105 - the name of a file

@@ -43,6 +43,7 @@ def rotate(names: tuple[str, ...], everything: bool, as_json: bool) -> None:
 
     Passwords of PostgreSQL: no request fails and nothing restarts. The password of Redis: Redis, dispatcher, workers, beat and Flower
     restart; the API goes on without its cache meanwhile. The administrator's key: the old one is revoked; take the new one from its file.
+    The console's: whoever is signed in signs in again.
 
     The key that seals the ledger never changes.
     """

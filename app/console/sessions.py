@@ -10,7 +10,7 @@ from itsdangerous import URLSafeTimedSerializer
 
 from app.api.services import services
 from app.config import CONSOLE_KEY_SECRET, Settings
-from app.errors import Unauthenticated
+from app.errors import ConfigurationError, Unauthenticated
 from app.identity.models import Principal
 from app.identity.sessions import SESSION_HOURS, Session
 
@@ -23,7 +23,7 @@ class ConsoleSessions(SecureCookieSessionInterface):
     """Flask's signed cookie, opened at the console only: a request to the API neither reads nor writes one.
 
     Args:
-        settings: Where the secret is, which is read when the first page is asked for.
+        settings: Where the secret is, which is read at each page.
     """
 
     digest_method = staticmethod(hashlib.sha256)
@@ -32,9 +32,12 @@ class ConsoleSessions(SecureCookieSessionInterface):
         self._settings = settings
 
     def get_signing_serializer(self, app: Flask) -> URLSafeTimedSerializer | None:
-        """Return what signs the cookie."""
-        if not app.secret_key:
+        """Return what signs the cookie: with the key that the file holds by now, so that a rotated one ends every session at once."""
+        try:
             app.secret_key = self._settings.secret(CONSOLE_KEY_SECRET)
+        except ConfigurationError:
+            if not app.secret_key:
+                raise
         return super().get_signing_serializer(app)
 
     def open_session(self, app: Flask, request: Request) -> SecureCookieSession | None:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from app.config import ADMIN_KEY_SECRET, REDIS_SECRET, ROLE_SECRETS, Role, Settings
+from app.config import ADMIN_KEY_SECRET, CONSOLE_KEY_SECRET, REDIS_SECRET, ROLE_SECRETS, Role, Settings
 from app.database_setup import register_key, set_password
 from app.db import Database
 from app.errors import NotFound, Unauthenticated
@@ -56,6 +56,9 @@ def rotate(settings: Settings, names: Sequence[str], report: Callable[[str], Non
             left += _database_password(settings, running, _ROLES[name])
         elif name == REDIS_SECRET:
             left += _redis_password(settings, running, restart)
+        elif name == CONSOLE_KEY_SECRET:
+            # The API reads it at each page of the console.
+            _renew(settings, name)
         else:
             _api_key(settings, running, name)
             # Prometheus reads its key at each scrape.

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from uuid import UUID, uuid4
 
 import pytest
@@ -14,6 +15,8 @@ from app.console.sessions import COOKIE
 from app.errors import DatabaseUnavailable, Unauthenticated
 from app.factory import Application, create_app
 from app.identity.sessions import SESSION_HOURS, Session, SessionService
+from app.stack.rotation import rotate
+from app.stack.secret_files import write_missing
 from tests.console.conftest import SIGN_IN, Visitor
 from tests.factories.encoder import FakeEncoder
 from tests.factories.statements import Sql
@@ -266,3 +269,18 @@ def test_session_service_knows_nobody_else(services: Services, admin: Visitor) -
     for ended in (session, Session(uuid4(), UUID(int=7), datetime.now(UTC))):
         with pytest.raises(Unauthenticated):
             services.sessions.key_of(ended)
+
+
+def test_rotated_session_key_ends_every_session_at_once_and_a_missing_file_none(services: Services, tmp_path: Path) -> None:
+    settings = services.settings.model_copy(update={"secrets_dir": tmp_path})
+    write_missing(settings)
+    visitor = Visitor(
+        create_app(settings, services).test_client(), services.keys.create(role="admin", name="a", agent_id=None, expires_days=None).secret
+    )
+    visitor.sign_in()
+    assert visitor.is_signed_in()
+    rotate(settings, ["console_session_key"], lambda _: None)
+    assert not visitor.is_signed_in()
+    visitor.sign_in()
+    settings.secret_path("console_session_key").unlink()
+    assert visitor.is_signed_in()
