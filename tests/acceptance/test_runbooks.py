@@ -139,7 +139,7 @@ def test_restore(sandbox: Sandbox, tmp_path: Path) -> None:
     follow("restore", sandbox, tmp_path)
     with sandbox.client() as client:
         identity = client.get("/integrity").raise_for_status().json()
-        assert (identity["drift"], identity["accepted"]) == (0, identity["searchable"])
+        assert (identity["drift"], identity["accepted"]) == (0, identity["searchable"]), identity
         assert identity["accepted"] > 40
 
 
