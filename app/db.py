@@ -17,6 +17,7 @@ from app.errors import ConfigurationError, Conflict, DatabaseUnavailable, Invali
 _SET_AGENT = text("SET LOCAL app.current_agent_id = :agent_id; SET LOCAL app.traceparent = :traceparent")
 
 _FOREIGN_KEY_VIOLATION = "23503"
+_READ_ONLY = "25006"
 
 _REFUSED = "password authentication failed"
 _ROTATION_SECONDS = 0.5
@@ -87,7 +88,7 @@ class Database:
             traceparent: W3C trace context that queue rows made here remember; needs an agent.
 
         Raises:
-            DatabaseUnavailable: No connection could be had, or it was lost or stood still; nothing took effect.
+            DatabaseUnavailable: No connection could be had, it was lost or stood still, or is read-only; nothing took effect.
             OutcomeUnknown: It was lost during the commit, which may have taken effect; an idempotency key settles it.
             InvalidRequest: PostgreSQL cannot represent a value.
             Conflict: A row that this one refers to was deleted meanwhile.
@@ -110,6 +111,8 @@ class Database:
         except DBAPIError as error:
             if is_committing and error.connection_invalidated:
                 raise OutcomeUnknown("the database connection was lost during the commit; try again") from error
+            if getattr(error.orig, "pgcode", None) == _READ_ONLY:  # A standby, or a server that guards a full disk.
+                raise DatabaseUnavailable("the database takes no writes: it is read-only; try again") from error
             if isinstance(error, OperationalError | InterfaceError):
                 raise DatabaseUnavailable("the database cannot be reached or gave up; try again") from error
             if error.connection_invalidated:

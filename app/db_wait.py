@@ -37,12 +37,12 @@ def limit(connection: PatientConnection, statement_timeout_seconds: float) -> No
 
 @contextmanager
 def answers_within(seconds: float) -> Iterator[None]:
-    """Wait for no answer longer than that on this thread while the block runs."""
-    _thread.seconds = seconds
+    """Wait for answers no longer than that on this thread while the block runs: for all of them together, those of new connections too."""
+    _thread.until = time.monotonic() + seconds
     try:
         yield
     finally:
-        del _thread.seconds
+        del _thread.until
 
 
 def install() -> None:
@@ -58,11 +58,13 @@ def _wait(connection: Any) -> None:
     Raises:
         OperationalError: The server said nothing for as long as it may.
     """
-    limits = (getattr(connection, "answer_seconds", None), getattr(_thread, "seconds", None))
-    seconds = min((limit for limit in limits if limit is not None), default=None)
+    answer_seconds: float | None = getattr(connection, "answer_seconds", None)
+    until: float | None = getattr(_thread, "until", None)
     readiness = select.poll()
     while (state := connection.poll()) != extensions.POLL_OK:
         began = time.monotonic()
+        limits = (answer_seconds, None if until is None else max(until - began, 0.0))
+        seconds = min((limit for limit in limits if limit is not None), default=None)
         readiness.register(connection, select.POLLIN if state == extensions.POLL_READ else select.POLLOUT)
         if not readiness.poll(None if seconds is None else seconds * 1000):
             raise OperationalError(f"PostgreSQL has not answered for {time.monotonic() - began:.0f} s")

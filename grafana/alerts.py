@@ -9,7 +9,7 @@ from typing import Any
 import yaml  # type: ignore[import-untyped]  # PyYAML ships no types
 
 RULES = Path(__file__).resolve().parents[1] / "compose" / "prometheus" / "rules.yml"
-_COMPARISON = re.compile(r"(?P<left>.+?) (?P<operator>[<>]|==) (?P<bound>[\d.]+)(?: or absent\(\w+\))?")
+_COMPARISON = re.compile(r"(?P<left>.+?) (?P<operator>[<>]|==) (?P<bound>[\d.]+)(?: (?:or|unless) .+)?")
 _WORDS = {">": "above", "<": "below", "==": "at"}
 
 

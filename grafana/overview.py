@@ -233,7 +233,7 @@ def _dead() -> list[Panel]:
             "Accounting identity: always 0",
             "Accepted episodes less those that are searchable, pending, processing, dead or deleted; too few and too many both count.",
             Scale("short", None, decimals=0),
-            Query("max(accounting_identity_drift)", "accepted less accounted for", FIRST),
+            Query("max(last_over_time(accounting_identity_drift[5m]))", "accepted less accounted for", FIRST),
             alert="AccountingIdentityBroken",
             legend="off by",
         ),

@@ -31,6 +31,7 @@ from app.observability.logs import configure_logging
 from app.queue.service import QueueService
 from app.queue.workers import WorkerIdentity, this_process
 from tasks.celery_app import settings
+from tasks.heartbeat import Heartbeat
 from tasks.messages import claim_of
 from tasks.names import EMBED_BATCH
 from tasks.parent import Parent
@@ -52,14 +53,14 @@ class ChildProcess:
         embedding = self.services.embedding
         self.identity: WorkerIdentity = this_process("worker", 1, embedding.model.model_id, embedding.precision)
         self._parent = Parent()
-        self._stopped = threading.Event()
-        embedding.when_changed = self._beat_if_possible
+        self._heartbeat = Heartbeat(self._beat, settings.heartbeat_seconds)
+        embedding.when_changed = self._heartbeat.now
         embedding.when_hopeless = lambda: os._exit(1)
 
     def start(self) -> None:
         """Announce the process now and keep announcing it."""
         self.services.queue.join(self.identity)
-        threading.Thread(target=self._beat_on, name="heartbeat", daemon=True).start()
+        self._heartbeat.start()
 
     def _beat(self) -> None:
         embedding = self.services.embedding
@@ -69,19 +70,9 @@ class ChildProcess:
         rate, problem = embedding.rate, embedding.problem or self._parent.problem
         self.services.queue.beat(self.identity, rate.items_per_second, rate.chars_per_second, problem)
 
-    def _beat_if_possible(self) -> None:
-        try:
-            self._beat()
-        except NexusError as error:
-            _log.warning("heartbeat_failed", error=error.message, action="check PostgreSQL; work goes on")
-
-    def _beat_on(self) -> None:
-        while not self._stopped.wait(settings.heartbeat_seconds):
-            self._beat_if_possible()
-
     def stop(self) -> None:
         """Stop announcing the process and take its row away."""
-        self._stopped.set()
+        self._heartbeat.stop()
         try:
             self.services.queue.leave(self.identity)
         except NexusError:

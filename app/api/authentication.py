@@ -8,7 +8,7 @@ from flask import Flask, current_app, g, request
 
 from app.api.policies import ROUTE_POLICIES, Access
 from app.api.services import services
-from app.errors import InvalidRequest, PermissionDenied, Unauthenticated
+from app.errors import DatabaseUnavailable, InvalidRequest, PermissionDenied, Unauthenticated
 from app.identity.models import Principal
 from app.identity.permissions import Permission, require
 from app.identity.service import AGENT_ID_PATTERN, is_agent_id
@@ -21,6 +21,22 @@ _BY_BLUEPRINT = "nexus-identify"
 
 _WATCHING = frozenset({Access.KEY_OR_LOOPBACK, Permission.READ_HEALTH})
 """Policies of the routes that must say so when PostgreSQL is away, which also knows the keys."""
+
+_TELLS_OF_OUTAGE = "operations.get_metrics"
+"""The route that says that PostgreSQL is away also to whom nobody knows: Prometheus asks it with a key, and must see which one is down."""
+
+_OF_PROXIES = (
+    "X-Forwarded-For",
+    "X-Forwarded-Host",
+    "X-Forwarded-Proto",
+    "Forwarded",
+    "Via",
+    "X-Real-Ip",
+    "X-Client-Ip",
+    "True-Client-Ip",
+    "Cf-Connecting-Ip",
+)
+"""Headers that a proxy adds; one that adds none of them makes every caller seem local."""
 
 
 class AgentRequired(InvalidRequest):
@@ -50,7 +66,7 @@ def _presented_key() -> str | None:
 
 def _is_loopback() -> bool:
     # Behind a proxy on this machine every caller seems local: a forwarded request never counts as such.
-    if any(name in request.headers for name in ("X-Forwarded-For", "Forwarded", "X-Real-Ip")):
+    if any(name in request.headers for name in _OF_PROXIES):
         return False
     try:
         return ip_address(request.remote_addr or "").is_loopback
@@ -75,11 +91,22 @@ def check_access() -> None:
         raise PermissionDenied("this route is closed")
     if policy is Access.KEY_OR_LOOPBACK and _presented_key() is None and _is_loopback():
         return
-    principal = _identify()
+    try:
+        principal = _identify()
+    except DatabaseUnavailable:
+        if request.endpoint != _TELLS_OF_OUTAGE:
+            raise
+        g.is_unverified = True
+        return
     context.add(role=principal.role)
     services().rate_limiter.count(principal.key_id, principal.rate_limit_per_minute)
     require(principal, policy if isinstance(policy, Permission) else Permission.READ_HEALTH)
     g.principal = principal
+
+
+def is_unverified() -> bool:
+    """Return whether nobody knows if the request's key is good, because PostgreSQL is away: only the outage itself may be told."""
+    return bool(g.get("is_unverified", False))
 
 
 def _identify() -> Principal:

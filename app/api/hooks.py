@@ -14,7 +14,7 @@ def _begin() -> None:
     g.started = time.perf_counter()
     g.request_id = context.accept_request_id(request.headers.get("X-Request-ID"))
     context.start(g.request_id)
-    g.span = tracing.begin_request(request.method[:16], request.headers.get("traceparent"))
+    g.span = tracing.begin_request(metrics.known_method(request.method), request.headers.get("traceparent"))
     if (trace_id := tracing.trace_id_of(g.span)) is not None:
         context.add(trace_id=trace_id)
 
@@ -30,7 +30,7 @@ def _finish(response: Response) -> Response:
     rule = request.url_rule.rule if request.url_rule is not None else None
     structlog.get_logger().info(
         "request",
-        method=request.method[:16],
+        method=metrics.known_method(request.method),
         url_rule=rule or metrics.UNMATCHED_RULE,
         status=response.status_code,
         duration_ms=round(seconds * 1000, 2),
@@ -44,7 +44,7 @@ def _end_span(span: Span, rule: str | None, status: int) -> None:
     span.set_attribute("http.response.status_code", status)
     span.set_attribute("nexus.request_id", g.request_id)
     if rule is not None:
-        span.update_name(f"{request.method} {rule}")
+        span.update_name(f"{metrics.known_method(request.method)} {rule}")
         span.set_attribute("http.route", rule)
     if status >= 500:
         span.set_status(Status(StatusCode.ERROR))

@@ -6,11 +6,14 @@ from flask_openapi3.models.tag import Tag
 from prometheus_client import CONTENT_TYPE_PLAIN_0_0_4
 
 from app.api.answers import json_answer
-from app.api.authentication import find_agent
+from app.api.authentication import find_agent, is_unverified
 from app.api.schemas.operations import HealthAnswer, LivenessAnswer, ReadinessAnswer, StatsAnswer, StatsQuery
 from app.api.services import request_metrics, services
-from app.errors import InvalidRequest, Unavailable
+from app.db_wait import answers_within
+from app.errors import DatabaseUnavailable, InvalidRequest, Unavailable
 from app.observability.readings import DatabaseReadings, render_database
+
+_READING_SECONDS = 5.0
 
 blueprint = APIBlueprint("operations", __name__, abp_tags=[Tag(name="operations")])
 
@@ -54,11 +57,20 @@ def get_stats(query: StatsQuery) -> Response:
 @blueprint.get("/metrics", responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}})
 def get_metrics() -> Response:
     """Expose metrics for Prometheus; open to callers on this machine."""
-    exposition = request_metrics().exposition() + render_database(_read_database)
-    return Response(exposition, content_type=CONTENT_TYPE_PLAIN_0_0_4)
+    # Whose key cannot be looked up while PostgreSQL is away is told that it is, and nothing else.
+    own = b"" if is_unverified() else request_metrics().exposition()
+    return Response(own + render_database(_read_database), content_type=CONTENT_TYPE_PLAIN_0_0_4)
 
 
 def _read_database() -> DatabaseReadings:
+    if is_unverified():
+        raise DatabaseUnavailable("the database could not be asked whose key this is")
+    # Prometheus gives up after ten seconds.
+    with answers_within(_READING_SECONDS):
+        return _readings()
+
+
+def _readings() -> DatabaseReadings:
     counts = services().stats.queue()
     services().queue_depths.note(counts.pending, counts.processing, counts.done, counts.dead)
     advice = services().queue_status.advice()

@@ -10,7 +10,7 @@ from app.observability import metrics
 
 
 class RequestMetrics(PrometheusMetrics):  # type: ignore[misc]  # the library ships no types
-    """Counts every answer, those of unmatched routes and refused keys included, correctly over several gunicorn processes.
+    """Counts every answer of the application, also of unmatched routes and refused keys, correctly over several gunicorn processes.
 
     The library's own defaults have names of their own and label by path; its exposition, which sums the processes of gunicorn
     when PROMETHEUS_MULTIPROC_DIR is set, is used as it is.

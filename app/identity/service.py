@@ -4,6 +4,7 @@ import hmac
 import re
 import time
 from collections import OrderedDict
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from threading import Lock
 from uuid import UUID
@@ -28,6 +29,8 @@ _CACHED_KEYS = 4096
 _CACHED_REFUSALS = 1024
 MAX_RATE_LIMIT = 1_000_000
 _LOOKUP_SECONDS = 5.0
+_WATCHING_SECONDS = 2.0
+"""How long those wait who look what is wrong."""
 """How long PostgreSQL may take to find a key: every route waits for it, and /health has to say that it does not answer."""
 
 
@@ -104,7 +107,7 @@ class KeyService:
             raise Unauthenticated("the API key is not valid")
         key_sha256 = digest(secret)
         try:
-            key = self._find(key_sha256)
+            key = self._find(key_sha256, _WATCHING_SECONDS if trusts_outage else _LOOKUP_SECONDS)
         except DatabaseUnavailable:
             key = self._known.last(key_sha256)
             if key is None or not trusts_outage:
@@ -113,15 +116,18 @@ class KeyService:
             raise Unauthenticated("the API key is not valid")
         return Principal(key.key_id, key.role, key.agent_id, key.rate_limit_per_minute)
 
-    def _find(self, key_sha256: bytes) -> ApiKey | None:
+    def _find(self, key_sha256: bytes, patience_seconds: float) -> ApiKey | None:
         for lookups in (self._known, self._refused):
             known, key = lookups.get(key_sha256)
             if known:
                 return key
-        with answers_within(_LOOKUP_SECONDS), self._database.transaction() as connection:
-            key = repository.find(connection, key_sha256)
+        with answers_within(patience_seconds):
+            with self._database.transaction() as connection:
+                key = repository.find(connection, key_sha256)
             if key is not None and key.is_usable(datetime.now(UTC)):
-                repository.touch(connection, key.key_id)
+                # A key opens also where nothing can be written.
+                with suppress(DatabaseUnavailable), self._database.transaction() as connection:
+                    repository.touch(connection, key.key_id)
         (self._refused if key is None else self._known).put(key_sha256, key)
         return key
 

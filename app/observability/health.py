@@ -16,6 +16,7 @@ from app import redis_versions
 from app.config import Settings
 from app.db import Database
 from app.db_wait import answers_within
+from app.episodes import repository as episode_repository
 from app.errors import ConfigurationError, DatabaseUnavailable
 from app.integrity.service import IntegrityService
 from app.queue import repository as queue_repository
@@ -32,7 +33,10 @@ _NAMED_PROBLEMS = 3
 _RANK: dict[Status, int] = {"healthy": 0, "degraded": 1, "unhealthy": 2}
 
 _PATIENCE_SECONDS = 2.0
-"""How long PostgreSQL may take to answer a question that takes it a millisecond."""
+"""How long PostgreSQL may take for questions that take it a few milliseconds."""
+
+_COUNTING_SECONDS = 5.0
+"""How long it may take for those that grow with what is stored."""
 
 _WORK = ("dispatcher", "worker", "queue")
 
@@ -123,6 +127,8 @@ class HealthService:
         try:
             with answers_within(_PATIENCE_SECONDS), self._database.transaction() as connection:
                 workers.alive(connection, self._settings.worker_silence_seconds)
+                # Reading may work where writing does not: on a standby, a server with a full disk, behind somebody's lock.
+                episode_repository.try_to_write(connection)
         except DatabaseUnavailable as error:
             return Component("unhealthy", f"{error.message}; nothing can be stored or found")
         return Component("healthy", "reachable")
@@ -166,8 +172,9 @@ class HealthService:
     def _work(self) -> dict[str, Component]:
         """Return the components that PostgreSQL knows of; all of them are not known where it does not say."""
         try:
-            with self._database.transaction() as connection:
+            with answers_within(_COUNTING_SECONDS), self._database.transaction() as connection:
                 alive = workers.alive(connection, self._settings.worker_silence_seconds)
+                silent = workers.silent(connection, self._settings.worker_silence_seconds)
                 problems = queue_status.problems(connection, self._settings.worker_silence_seconds)
                 counts = queue_repository.counts(connection, None)
         except DatabaseUnavailable as error:
@@ -177,13 +184,14 @@ class HealthService:
             return _unknown(type(error).__name__, _WORK)
         return {
             "dispatcher": _presence(alive.get("dispatcher"), "dispatcher"),
-            "worker": _workers(alive.get("worker"), problems),
+            "worker": _workers(alive.get("worker"), silent.get("worker", 0), problems),
             "queue": self._queue(counts),
         }
 
     def _identity(self) -> Component:
         try:
-            drift = self._integrity.drift()
+            with answers_within(_COUNTING_SECONDS):
+                drift = self._integrity.drift()
         except DatabaseUnavailable as error:
             # A count that takes too long says nothing of what it counts.
             return Component("degraded", f"not known: {error.message}")
@@ -218,9 +226,13 @@ def _presence(alive: Alive | None, kind: str) -> Component:
     return Component("healthy", f"{alive.processes} alive")
 
 
-def _workers(alive: Alive | None, problems: Sequence[str]) -> Component:
-    if alive is None or alive.processes == 0 or not problems:
+def _workers(alive: Alive | None, silent: int, problems: Sequence[str]) -> Component:
+    if alive is None or alive.processes == 0:
         return _presence(alive, "worker")
+    if not problems:
+        if not silent:
+            return _presence(alive, "worker")
+        return Component("degraded", f"{alive.processes} alive, and {silent} fell silent within the last hour: end what hangs")
     named = "; ".join(problem for problem, _ in Counter(problems).most_common(_NAMED_PROBLEMS))
     # Each is asked for in a statement of its own, so a worker may have left in between.
     total = max(alive.processes, len(problems))

@@ -173,9 +173,14 @@ for _outcome in get_args(CacheOutcome):
     _CACHE.labels(_outcome)
 
 
+def known_method(method: str) -> str:
+    """Return the method, or OTHER in the place of one that a caller made up."""
+    return method if method in _METHODS else "OTHER"
+
+
 def observe_request(method: str, url_rule: str | None, status: int, seconds: float) -> None:
     """Count one answered request; `url_rule` is the route's pattern, None when no route matched."""
-    method = method if method in _METHODS else "OTHER"
+    method = known_method(method)
     rule = url_rule or UNMATCHED_RULE
     _REQUESTS.labels(method, rule, str(status)).inc()
     _LATENCY.labels(method, rule).observe(seconds)

@@ -32,6 +32,12 @@ _ALIVE = text(
     FROM memory_system.workers WHERE heartbeat_at > now() - make_interval(secs => :silence_seconds) GROUP BY kind
     """
 )
+_SILENT = text(
+    """
+    SELECT kind, count(*) AS processes FROM memory_system.workers
+    WHERE heartbeat_at <= now() - make_interval(secs => :silence_seconds) AND heartbeat_at > now() - interval '1 hour' GROUP BY kind
+    """
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +119,11 @@ def last_heard_of(connection: Connection, hostname: str, pids: Sequence[int]) ->
     """Return when any of a host's processes last said that it lives, in seconds since 1970; None when none of them ever did."""
     heard_at: float | None = connection.execute(_HEARD_OF, {"hostname": hostname, "pids": list(pids)}).scalar_one()
     return heard_at
+
+
+def silent(connection: Connection, silence_seconds: float) -> dict[str, int]:
+    """Return how many processes of each kind fell silent within the last hour without leaving; a kind with none is absent."""
+    return {row.kind: row.processes for row in connection.execute(_SILENT, {"silence_seconds": silence_seconds})}
 
 
 def prune(connection: Connection) -> int:

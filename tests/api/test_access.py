@@ -109,7 +109,8 @@ def test_bearer_and_header_must_agree(layer: FlaskClient) -> None:
 def test_metrics_open_to_loopback_unless_forwarded(layer: FlaskClient) -> None:
     for address in ("127.0.0.1", "::1", "127.8.8.8"):
         assert layer.get("/metrics", environ_overrides={"REMOTE_ADDR": address}).status_code == 200
-    assert layer.get("/metrics", headers={"X-Forwarded-For": "127.0.0.1"}).status_code == 401
+    for header in ("X-Forwarded-For", "X-Forwarded-Host", "Forwarded", "Via", "X-Real-IP", "CF-Connecting-IP"):
+        assert layer.get("/metrics", headers={header: "127.0.0.1"}).status_code == 401
     assert layer.get("/metrics", environ_overrides={"REMOTE_ADDR": ""}).status_code == 401
     assert layer.get("/metrics", headers={"X-API-Key": "nxs_wrong"}).status_code == 401
 

@@ -142,7 +142,7 @@ def test_readings_of_postgresql_are_joined_and_never_added() -> None:
     for query in every_query():
         for found in re.finditer(rf"\b({database})\b", query.expression):
             before = query.expression[: found.start()]
-            joined = re.search(r"\b(?:max|min)(?: by \([^)]*\) )?\((?:abs\(|rate\(|increase\()?$", before)
+            joined = re.search(r"\b(?:max|min)(?: by \([^)]*\) )?\((?:abs\()?(?:rate\(|increase\(|last_over_time\()?$", before)
             assert joined, (query.panel, query.expression)
 
 
@@ -167,7 +167,7 @@ def steps(panel: Json) -> list[float]:
 
 def shown(rule: Json) -> Iterator[Json]:
     """Return the panels that show what an alert looks at, as it looks at it."""
-    expression = re.sub(r" (?:[<>]|==) [\d.]+(?: or absent\(\w+\))?$", "", rule["expr"])
+    expression = re.sub(r" (?:[<>]|==) [\d.]+(?: (?:or|unless) .+)?$", "", rule["expr"])
     assert expression != rule["expr"]
     for dashboard in DASHBOARDS.values():
         yield from (panel for panel in panels(dashboard) if expression in {target["expr"] for target in panel["targets"]})

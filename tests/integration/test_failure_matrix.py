@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
-from sqlalchemy import make_url
+from sqlalchemy import event, make_url
 
 from app.bootstrap import Services, build_services
 from app.cache import keys
@@ -297,7 +297,31 @@ def test_outage_is_told_to_whoever_had_a_good_key_though_nobody_can_look_it_up(p
     assert health.get_json()["components"]["postgresql"]["status"] == "unhealthy"
     assert place.client.get("/stats").get_json()["code"] == "database_unavailable"
     stranger = place.client.application.test_client().get("/metrics", headers=from_afar | {"X-API-Key": "nxs_unknown"})
-    assert stranger.status_code == 503, "whom nobody knew may be anybody"
+    samples = [line for line in stranger.text.splitlines() if line and not line.startswith("#")]
+    assert (stranger.status_code, samples) == (200, ["nexus_database_up 0.0"]), (
+        "whom nobody knew may be anybody: the outage is told, no more"
+    )
+
+
+def test_read_only_postgresql_is_no_error_of_the_service(place: Place) -> None:
+    """As after a failover to a standby, or where a full disk is guarded."""
+    assert place.note("before") == 201
+    forbidden: list[bool] = [True]
+
+    def forbid(connection: Any, *_: object) -> None:
+        connection.set_session(readonly=forbidden[0])
+
+    event.listen(place.services.database.engine, "checkout", forbid)
+    assert place.note("lost?") == 503
+    health = place.client.get("/health")
+    assert (health.status_code, health.get_json()["components"]["postgresql"]["status"]) == (503, "unhealthy")
+    assert "read-only" in health.get_json()["components"]["postgresql"]["detail"]
+    assert place.client.get("/health/ready").status_code == 503
+    known = place.services.keys._known
+    known._entries.clear()
+    assert place.recent() == ["before"], "what is there is found, and a key that must be looked up opens"
+    forbidden[0] = False
+    assert place.note("after") == 201
 
 
 def test_postgresql_that_stands_still_holds_nobody_for_long(place: Place) -> None:

@@ -6,11 +6,12 @@ The table stands in docs/reference/health.md; each of its rows is a case here.
 import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
-from sqlalchemy import make_url
+from sqlalchemy import event, make_url
 
 from app.bootstrap import Services, build_services
 from app.config import Settings
@@ -43,6 +44,7 @@ class Place:
     postgresql: Proxy
     redis: Proxy
     broker: Proxy
+    held: ExitStack
 
     def beat(self, identity: WorkerIdentity, problem: str | None = None) -> None:
         with self.workers.transaction() as connection:
@@ -69,6 +71,21 @@ class Place:
 
     def unmake_schema(self) -> None:
         self.sql("ALTER TABLE memory_system.workers RENAME TO gone")
+
+    def write_nothing(self) -> None:
+        def forbid(connection: Any, *_: object) -> None:
+            connection.set_session(readonly=True)
+
+        event.listen(self.services.health._database.engine, "checkout", forbid)
+
+    def lock(self, table: str) -> None:
+        self.sql("BEGIN")
+        self.held.callback(self.sql, "ROLLBACK")
+        self.sql(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+
+    def lose_one_of_two_workers(self) -> None:
+        self.fall_silent("worker")
+        self.beat(replace(_WORKER, worker_id="worker@h:3"))
 
     def delay(self, proxy: Proxy, seconds: float) -> None:
         proxy.delay_seconds = seconds
@@ -97,7 +114,7 @@ def place(database_settings: Settings, worker_database: Database, sql: Sql, enco
         stack.callback(services.close)
         client = create_app(settings, services).test_client()
         client.environ_base["HTTP_X_API_KEY"] = settings.secret("admin_api_key")
-        made = Place(client, services, sql, worker_database, *proxies)
+        made = Place(client, services, sql, worker_database, proxies[0], proxies[1], proxies[2], stack)
         made.beat(_DISPATCHER)
         made.beat(_WORKER)
         services.search._encoder.start_loading()
@@ -119,6 +136,8 @@ CASES: dict[str, Callable[[Place], None]] = {
     "PostgreSQL is away": lambda place: place.postgresql.lead_nowhere(),
     "PostgreSQL is slow": lambda place: place.delay(place.postgresql, 0.05),
     "PostgreSQL has not answered for 2 s": lambda place: place.delay(place.postgresql, 1.5),
+    "PostgreSQL is read-only": lambda place: place.write_nothing(),
+    "a table that writing needs is locked": lambda place: place.lock("memory_system.embeddings_queue"),
     "the schema is not there": lambda place: place.unmake_schema(),
     "Redis is away": lambda place: place.redis.lead_nowhere(),
     "Redis is slow": lambda place: place.delay(place.redis, 0.05),
@@ -128,6 +147,7 @@ CASES: dict[str, Callable[[Place], None]] = {
     "the model is still loading": lambda place: place.unload_model(),
     "no dispatcher was heard from for a minute": lambda place: place.fall_silent("dispatcher"),
     "no worker was heard from for a minute": lambda place: place.fall_silent("worker"),
+    "one of two workers fell silent": lambda place: place.lose_one_of_two_workers(),
     "every worker is paused": lambda place: place.beat(_WORKER, "the encoder fails for every text (RuntimeError)"),
     "more rows are pending than the threshold": lambda place: place.fill_queue("pending", 6),
     "as many rows are pending as the threshold": lambda place: place.fill_queue("pending", 5),

@@ -9,6 +9,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoPermissionError
 
 from app.config import Settings
+from app.episodes import repository as episode_repository
 from app.errors import DatabaseUnavailable
 from app.observability.health import Component, HealthService, overall
 from app.queue import repository as queue_repository
@@ -29,9 +30,12 @@ class World:
         self.alive = dict(ALIVE)
         self.counts = IDLE
         self.problems: list[str] = []
+        self.silent: dict[str, int] = {}
         self.drift_count = 0
         self.redis_version = "8.2.2"
         monkeypatch.setattr(workers, "alive", lambda *_: self.alive)
+        monkeypatch.setattr(workers, "silent", lambda *_: self.silent)
+        monkeypatch.setattr(episode_repository, "try_to_write", lambda _: None)
         monkeypatch.setattr(queue_status, "problems", lambda *_: self.problems)
         monkeypatch.setattr(queue_repository, "counts", lambda *_: self.counts)
         settings = Settings(broker_url="redis://user:secret@127.0.0.1:1/1")
