@@ -7,7 +7,7 @@ from typing import Literal
 from urllib.parse import quote, urlsplit, urlunsplit
 
 from pydantic import Field, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic_settings import BaseSettings, SettingsConfigDict, SettingsError
 
 from app.errors import ConfigurationError
 
@@ -222,7 +222,8 @@ class Settings(BaseSettings):
     def secret_path(self, name: str) -> Path:
         """Return the file that holds the named secret."""
         override: Path | None = getattr(self, f"{name}_file", None)
-        return override if override is not None else self.secrets_dir / f"{name}.txt"
+        # Given as nothing is not given: it would be this folder.
+        return override if override not in (None, Path()) else self.secrets_dir / f"{name}.txt"
 
     def secret(self, name: str) -> str:
         """Return the named secret.
@@ -292,6 +293,9 @@ def load_settings() -> Settings:
     """
     try:
         settings = Settings()
+    except SettingsError as error:
+        # A list is written as JSON, which a shell takes the quotes of.
+        raise ConfigurationError(f'settings are wrong: {error}; a list is JSON, in a shell within single quotes: \'["a", "b"]\'') from None
     except ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, e['loc'])).upper()}: {e['msg']}" for e in error.errors())
         raise ConfigurationError(f"settings are wrong: {problems}") from None

@@ -17,7 +17,7 @@ from app.cli.services import open_services
 from app.config import LEDGER_KEY_SECRET, load_settings
 from app.errors import ConfigurationError, InvalidRequest, NexusError
 from app.integrity.heads import SignedHead, Signer, check_chain
-from app.integrity.proofs import check_receipt, head_from_json, head_to_json, proof_to_json
+from app.integrity.proofs import check_receipt, head_from_json, head_to_json, proof_to_json, whole_number
 from app.integrity.service import ReceiptClaim, Verdict
 from app.reconcile.drift import Drift
 
@@ -60,16 +60,27 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return value
 
 
+def _number(value: Any) -> int:
+    """Return a number as a receipt has one.
+
+    Raises:
+        ValueError: PostgreSQL has none like it.
+    """
+    if not 0 < (number := whole_number(value)) < 2**63:
+        raise ValueError(f"{number} is out of range")
+    return number
+
+
 def _claim(receipt: dict[str, Any]) -> ReceiptClaim:
     try:
         return ReceiptClaim(
-            episode_id=UUID(receipt["episode_id"]),
-            seq=int(receipt["seq"]),
-            version=int(receipt["version"]),
+            episode_id=UUID(str(receipt["episode_id"])),
+            seq=_number(receipt["seq"]),
+            version=_number(receipt["version"]),
             content_sha256=bytes.fromhex(receipt["content_sha256"]).hex(),
-            nonce=UUID(hex=receipt["nonce"]).hex,
+            nonce=UUID(hex=str(receipt["nonce"])).hex,
         )
-    except (KeyError, ValueError, TypeError, OverflowError) as error:
+    except (KeyError, ValueError, TypeError) as error:
         raise InvalidRequest(f"a receipt is malformed: {error}") from error
 
 
@@ -98,6 +109,8 @@ def verify(receipts: TextIO | None, as_json: bool) -> None:
         verdicts = lost
     else:
         claims = [_claim(receipt) for receipt in _receipts(receipts)]
+        if not claims:
+            raise InvalidRequest(f"{receipts.name} holds no receipt, so nothing is verified")
         verdicts, others = [], []
         with progress_bar("receipts", len(claims)) as advance:
             for step in _steps(claims):
@@ -125,6 +138,8 @@ def _verify_everything(services: Services) -> tuple[Counter[str], list[Verdict],
             if verdict.verdict in _WRONG:
                 lost.append(verdict)
     others = services.proofs.audit(_own_key())
+    if drift_count := services.integrity.drift():
+        others.append(f"the accounting identity is off by {drift_count}: the ledger accepted another number of episodes than there are")
     reconciliation = build_reconciliation_service(load_settings())
     # What Redis lacks is a miss, and costs one read of PostgreSQL.
     drift = reconciliation.run("working", dry_run=True, deep=True)
@@ -175,12 +190,25 @@ def seal(everything: bool, as_json: bool) -> None:
     click.echo(f"{sealed.ranges} ranges sealed, {sealed.waiting} entries wait")
 
 
-@integrity.command(exits={1: "Something is not as it was sealed (named on stderr), or another error."}, examples=["integrity audit"])
+@integrity.command(
+    exits={1: "Something is not as it was sealed (named on stderr), or another error."},
+    examples=["integrity audit", "integrity audit heads.json"],
+)
+@click.argument(
+    "kept",
+    metavar="HEADS",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    required=False,
+    help="What `integrity heads` printed earlier, kept where nobody of the database could change it.",
+)
 @json_option
-def audit(as_json: bool) -> None:
-    """Read the sealed ledger again and compare it with its heads."""
+def audit(kept: Path | None, as_json: bool) -> None:
+    """Read the sealed ledger again and compare it with its heads, and these with heads that were kept.
+
+    Whoever may delete heads can have the ledger sealed anew as it is then: only heads that were kept elsewhere tell.
+    """
     service = open_services().proofs
-    problems = service.audit(_own_key())
+    problems = service.audit(_own_key(), _read_heads(kept) if kept is not None else ())
     sealed = len(service.heads().heads)
     if as_json:
         print_json({"heads": sealed, "problems": problems})

@@ -104,18 +104,25 @@ class ProofService:
             head=signed,
         )
 
-    def audit(self, public_key: bytes | None = None) -> list[str]:
+    def audit(self, public_key: bytes | None = None, kept: Sequence[SignedHead] = ()) -> list[str]:
         """Return what is wrong with the sealed ledger as it is stored, one sentence each; empty when nothing is.
 
         Args:
             public_key: The key that must have signed it; None trusts the first head's own, so a chain that was signed anew by a
                 stranger looks right.
+            kept: Heads that somebody kept outside of the database; each must still be there.
 
         Every sealed entry is read again, 10,000 at a time: one that was altered, removed or inserted changes the root of its range.
         """
         with self._database.transaction() as connection:
             found = repository.heads(connection)
         problems = check_chain(found, public_key)
+        stored = {signed.head.range_no: signed.head.sha256() for signed in found}
+        for head in (signed.head for signed in kept):
+            if head.range_no not in stored:
+                problems.append(f"range {head.range_no}: its head was kept and is not stored: heads were removed")
+            elif stored[head.range_no] != head.sha256():
+                problems.append(f"range {head.range_no}: the head that was kept is another than the stored one: the ledger was sealed anew")
         for signed in found:
             head = signed.head
             with self._database.transaction() as connection:
@@ -147,7 +154,7 @@ def head_to_json(signed: SignedHead) -> dict[str, Any]:
     }
 
 
-def _whole(value: Any) -> int:
+def whole_number(value: Any) -> int:
     """Return a whole number as JSON writes one: 1.0, true and "1" are other values than the service gave.
 
     Raises:
@@ -166,10 +173,10 @@ def head_from_json(value: Mapping[str, Any]) -> SignedHead:
     """
     try:
         head = Head(
-            range_no=_whole(value["range_no"]),
-            first_ledger_seq=_whole(value["first_ledger_seq"]),
-            last_ledger_seq=_whole(value["last_ledger_seq"]),
-            void_count=_whole(value["void_count"]),
+            range_no=whole_number(value["range_no"]),
+            first_ledger_seq=whole_number(value["first_ledger_seq"]),
+            last_ledger_seq=whole_number(value["last_ledger_seq"]),
+            void_count=whole_number(value["void_count"]),
             merkle_root=bytes.fromhex(value["merkle_root"]),
             tree_root=bytes.fromhex(value["tree_root"]),
             previous_sha256=bytes.fromhex(value["previous_sha256"]),
@@ -209,13 +216,13 @@ def check_receipt(receipt: Mapping[str, Any], proof: Mapping[str, Any], heads: S
         leaf = ledger_leaf(
             UUID(hex=str(receipt["nonce"])),
             UUID(str(receipt["episode_id"])),
-            _whole(receipt["version"]),
+            whole_number(receipt["version"]),
             bytes.fromhex(receipt["content_sha256"]),
         )
-        ledger_seq, event = _whole(proof["ledger_seq"]), str(proof["event"])
+        ledger_seq, event = whole_number(proof["ledger_seq"]), str(proof["event"])
         range_path = [bytes.fromhex(found) for found in proof["range_path"]]
         tree_path = [bytes.fromhex(found) for found in proof["tree_path"]]
-        range_no = _whole(proof["head"]["range_no"])
+        range_no = whole_number(proof["head"]["range_no"])
         entry = merkle.leaf_hash(entry_bytes(ledger_seq, event, leaf))
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):
         return "the receipt or its proof is malformed"

@@ -5,7 +5,8 @@ import re
 import sys
 import traceback
 from collections.abc import MutableMapping
-from typing import Any, TextIO
+from contextlib import suppress
+from typing import Any, TextIO, cast
 
 import orjson
 import structlog
@@ -111,6 +112,22 @@ def _to_json(event: Event, **_options: Any) -> str:
     return orjson.dumps(event, default=repr, option=orjson.OPT_NON_STR_KEYS).decode()
 
 
+class _Unfailing:
+    """A stream whose reader may be gone: a line is lost then, and never the answer to the request that it tells of."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+
+    def write(self, line: str) -> int:
+        with suppress(OSError, ValueError):
+            return self._stream.write(line)
+        return 0
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError):
+            self._stream.flush()
+
+
 def configure_logging(settings: Settings, process_name: str, stream: TextIO | None = None) -> None:
     """Send every log line of this process, the standard library's too, to one stream.
 
@@ -142,7 +159,7 @@ def configure_logging(settings: Settings, process_name: str, stream: TextIO | No
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=structlog.WriteLoggerFactory(target),
+        logger_factory=structlog.WriteLoggerFactory(cast(TextIO, _Unfailing(target))),
         cache_logger_on_first_use=False,
     )
     _route_standard_library(target, level, shared, renderer)

@@ -42,7 +42,8 @@ _PROBLEMS = text(
 _HEARD_FROM = text(
     """
     SELECT EXISTS (SELECT FROM memory_system.workers WHERE kind = :kind AND hostname = :hostname
-                   AND heartbeat_at > now() - make_interval(secs => :silence_seconds))
+                   AND heartbeat_at > now() - make_interval(secs => :silence_seconds)
+                   AND (problem IS NULL OR NOT starts_with(problem, 'worker_deaf')))
     """
 )
 _RATES = text(
@@ -165,7 +166,9 @@ class QueueStatusService:
             return tallies.read(connection)
 
     def is_heard_from(self, kind: str, hostname: str) -> bool:
-        """Return whether a dispatcher or worker of a host said lately that it lives; one that is paused does so too.
+        """Return whether a dispatcher or worker of a host said lately that it lives.
+
+        One that is paused does so too. One whose parent is gone or stands still does not: only a new start helps it.
 
         Args:
             kind: dispatcher or worker.

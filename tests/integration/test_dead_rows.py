@@ -16,6 +16,7 @@ from app.bootstrap import Services
 from app.cache.keys import DOORBELL
 from app.config import Role, Settings
 from app.db import Database
+from app.queue import workers
 from app.queue.dead import DeadRowService, DeadSelection
 from app.queue.status import QueueStatusService
 from app.queue.workers import WorkerIdentity
@@ -228,6 +229,25 @@ def test_empty_queue_shows_four_lanes_of_zero(app_database: Database, database_s
     assert {(lane.pending, lane.waiting, lane.processing, lane.oldest_pending_age_seconds) for lane in status.lanes} == {(0, 0, 0, 0.0)}
     assert (status.pending, status.processing, status.done, status.dead, status.oldest_pending_age_seconds) == (0, 0, 0, 0, 0.0)
     assert (status.workers, status.dispatchers, status.advice.workers_advised) == ([], [], 1)
+
+
+@pytest.mark.parametrize(
+    ("problem", "is_heard"),
+    [
+        (None, True),
+        ("encoder_failed: RuntimeError", True),
+        ("worker_deaf: its main process stands still", False),
+        ("worker_deaf: its main process is gone", False),
+    ],
+)
+def test_container_is_well_unless_only_a_new_start_helps(
+    problem: str | None, is_heard: bool, worker_database: Database, database_settings: Settings
+) -> None:
+    service = QueueStatusService(worker_database, database_settings)
+    assert not service.is_heard_from("worker", "h")
+    with worker_database.transaction() as connection:
+        workers.beat(connection, WorkerIdentity("worker@h:1", "worker", "h", 1), problem=problem)
+    assert service.is_heard_from("worker", "h") is is_heard
 
 
 @pytest.mark.parametrize("role", ["nexus_app", "nexus_worker"])

@@ -107,9 +107,35 @@ def test_verify_from_a_file_names_what_is_lost(services: Services, run: Callable
     assert lost.exit_code == 1
     assert f"{receipts[0].episode_id} seq {receipts[0].seq}: missing" in lost.stderr
     assert f"{receipts[3].episode_id} seq {receipts[3].seq}: altered" in lost.stderr
-    file.write_text("{}\n")
-    assert run("verify", str(file)).exit_code == 1
+    sound = as_json(receipts[1])
+    forged: list[dict[str, Any]] = [{"version": 1.0}, {"version": True}, {"seq": 1.5}, {"seq": 2**70}, {"nonce": 5}, {"episode_id": 5}]
+    for changes in forged:
+        file.write_text(json.dumps(sound | changes))
+        refused = run("verify", str(file))
+        assert (refused.exit_code, type(refused.exception)) == (1, InvalidRequest), changes
+    for text in ("{}\n", "", "\n\n"):
+        file.write_text(text)
+        assert run("verify", str(file)).exit_code == 1
     assert run("audit").exit_code == 0
+
+
+def test_audit_knows_by_heads_that_were_kept_that_the_ledger_was_sealed_anew(
+    services: Services, run: Callable[..., Result], tmp_path: Path, sql: Sql
+) -> None:
+    store(services, 3)
+    assert run("seal", "--everything").exit_code == 0
+    kept = tmp_path / "heads.json"
+    kept.write_text(run("heads").stdout)
+    assert run("audit", str(kept)).exit_code == 0
+    sql(TRIGGERS_OFF)
+    sql("DELETE FROM memory_system.ledger_heads")
+    sql("UPDATE memory_system.ledger SET leaf = sha256('x') WHERE seq = (SELECT min(seq) FROM memory_system.ledger)")
+    sql(TRIGGERS_ON)
+    assert "heads were removed" in run("audit", str(kept)).stderr
+    assert run("seal", "--everything").exit_code == 0
+    assert run("audit").exit_code == 0, "the database alone cannot tell"
+    anew = run("audit", str(kept))
+    assert (anew.exit_code, "sealed anew" in anew.stderr) == (1, True)
 
 
 def test_verify_of_everything_names_each_thing_that_was_changed_by_hand(

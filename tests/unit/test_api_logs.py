@@ -81,3 +81,16 @@ def test_exception_is_logged_by_class_and_place_without_its_message(lines: Any) 
         assert [entry["type"] for entry in line["exception"]] == ["builtins.RuntimeError", "builtins.ValueError"]
         assert any("test_api_logs.py" in frame for frame in line["exception"][0]["frames"])
     assert "my diary" not in json.dumps(lines())
+
+
+class _GoneReader(io.StringIO):
+    def write(self, _: str) -> int:
+        raise BrokenPipeError
+
+
+def test_line_that_nobody_can_read_is_lost_and_nothing_else(tmp_path: Path, lines: Any) -> None:
+    """As when the process that reads the pipe was killed: the line is written after the commit, and an error would hide the receipt."""
+    configure_logging(Settings(secrets_dir=tmp_path), "api", _GoneReader())
+    structlog.get_logger().info("stored")
+    logging.getLogger("library").warning("something")
+    assert lines() == []

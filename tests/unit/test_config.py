@@ -45,6 +45,19 @@ def test_settings_that_contradict_are_refused(variables: dict[str, str], problem
     assert "hunter2" not in raised.value.message
 
 
+@pytest.mark.parametrize("value", ["", "[memory.example.org]", "memory.example.org", '["a"'])
+def test_list_that_is_no_json_is_one_line(value: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MCP_ALLOWED_HOSTS", value)
+    with pytest.raises(ConfigurationError, match=r"(?i)mcp_allowed_hosts.*single quotes"):
+        load_settings()
+
+
+def test_file_of_a_secret_that_is_given_as_nothing_is_not_given(monkeypatch: pytest.MonkeyPatch, secrets: Path) -> None:
+    monkeypatch.setenv("SECRETS_DIR", str(secrets))
+    monkeypatch.setenv("PG_APP_PASSWORD_FILE", "")
+    assert load_settings().secret("pg_app_password") == "pg_app_password-value"
+
+
 def test_environment_is_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PORT", "9000")
     monkeypatch.setenv("SECRETS_DIR", str(tmp_path))
