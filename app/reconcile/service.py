@@ -236,11 +236,20 @@ class ReconciliationService:
             # Redis is asked first: a row is there before its key is.
             with self._database.transaction() as connection:
                 known = repository.known(connection, contexts)
-            orphans = [key for key in found if keys.parse_working(key) not in known]
+            orphans = self._still_held([key for key in found if keys.parse_working(key) not in known])
             report.find({key.decode("utf-8", "backslashreplace"): Drift.ORPHAN for key in orphans})
             if orphans and not report.dry_run:
                 report.repaired[Drift.ORPHAN] += len(orphans)
                 self._remove(orphans)
+
+    def _still_held(self, suspects: list[bytes]) -> list[bytes]:
+        """Return those that Redis still holds: a context that was deleted since it was scanned is none that was left behind."""
+        if not suspects:
+            return []
+        with self._redis.pipeline(transaction=False) as pipeline:
+            for key in suspects:
+                pipeline.exists(key)
+            return [key for key, is_held in zip(suspects, pipeline.execute(), strict=True) if is_held]
 
     def _remove(self, orphans: list[bytes]) -> None:
         for key in orphans:

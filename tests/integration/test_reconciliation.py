@@ -56,6 +56,20 @@ def test_agreement_is_not_read(services: Services, reconciler: ReconciliationSer
     assert (report.ranges_compared, report.ranges_different, report.found, report.repaired) == (4, 0, {}, {})
 
 
+def test_context_that_is_deleted_while_redis_is_scanned_is_no_orphan(
+    services: Services, reconciler: ReconciliationService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(services, 35)
+    known = repository.known
+
+    def delete_before(connection: Any, contexts: Any) -> Any:
+        services.working.delete("agent-1", "c7")
+        return known(connection, contexts)
+
+    monkeypatch.setattr(repository, "known", delete_before)
+    assert reconciler.run("working", dry_run=True).found == {}
+
+
 DAMAGES: dict[str, Callable[[Redis, Sql], object]] = {
     "missing": lambda redis, _: redis.delete(key(7)),
     "stale": lambda redis, _: redis.set(key(7), b"other bytes", keepttl=True),
