@@ -44,7 +44,7 @@ _EXISTS = {
     "semantic": "a semantic memory of this id is stored with other words or attributes",
     "working": "a working memory of this id is stored with another content, or with other attributes",
     "block": "a memory block of this label is stored with another value, or is read-only here or there alone",
-    "checkpoint": "a checkpoint of this id is stored with another state",
+    "checkpoint": "a checkpoint of this id is stored with another state, or with other attributes",
 }
 
 

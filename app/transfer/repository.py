@@ -70,7 +70,8 @@ _INSERT_SEMANTIC = text(
 )
 _SAME_SEMANTIC = text(
     "SELECT concept = :concept AND definition = :definition AND relationships = CAST(:relationships AS jsonb)"
-    " AND confidence_score = :confidence_score FROM nexus_memory.semantic_memories"
+    " AND confidence_score = :confidence_score AND source_episodes = CAST(:source_episodes AS uuid[]) AND language = :language"
+    " FROM nexus_memory.semantic_memories"
     " WHERE agent_id = :agent_id AND memory_id = :memory_id"
 )
 _INSERT_WORKING = text(
@@ -85,9 +86,11 @@ _INSERT_WORKING = text(
     RETURNING context_id
     """
 )
+# Without the end of its time, which moves on whenever a working memory is read with refresh.
 _SAME_WORKING = text(
     "SELECT active_content = CAST(:active_content AS jsonb) AND session_id IS NOT DISTINCT FROM :session_id"
-    " AND context_type = :context_type AND priority = :priority FROM nexus_memory.working_memory_contexts"
+    " AND context_type = :context_type AND priority = :priority AND ttl_seconds IS NOT DISTINCT FROM :ttl_seconds"
+    " FROM nexus_memory.working_memory_contexts"
     " WHERE agent_id = :agent_id AND context_id = :context_id"
 )
 _INSERT_BLOCK = text(
@@ -107,7 +110,9 @@ _INSERT_CHECKPOINT = text(
     """
 )
 _SAME_CHECKPOINT = text(
-    "SELECT identity_hash = :identity_hash AND state_data = CAST(:state_data AS jsonb) FROM consciousness.consciousness_checkpoints"
+    "SELECT identity_hash = :identity_hash AND state_data = CAST(:state_data AS jsonb) AND checkpoint_type = :checkpoint_type"
+    " AND continuity_score = :continuity_score AND metadata = CAST(:metadata AS jsonb) AND created_at = :created_at"
+    " FROM consciousness.consciousness_checkpoints"
     " WHERE agent_id = :agent_id AND checkpoint_id = :checkpoint_id"
 )
 
