@@ -11,13 +11,14 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from app import db_wait
 from app.config import ROLE_SECRETS, Role, Settings
-from app.errors import ConfigurationError, Conflict, DatabaseUnavailable, InvalidRequest, OutcomeUnknown
+from app.errors import ConfigurationError, Conflict, DatabaseUnavailable, DeadlockVictim, InvalidRequest, OutcomeUnknown
 
 # One round trip, and half the cost of a SELECT of set_config: there is nothing to plan and no row to read. The driver quotes the values.
 _SET_AGENT = text("SET LOCAL app.current_agent_id = :agent_id; SET LOCAL app.traceparent = :traceparent")
 
 _FOREIGN_KEY_VIOLATION = "23503"
 _READ_ONLY = "25006"
+_DEADLOCK_DETECTED = "40P01"
 
 _REFUSED = "password authentication failed"
 _ROTATION_SECONDS = 0.5
@@ -89,6 +90,7 @@ class Database:
 
         Raises:
             DatabaseUnavailable: No connection could be had, it was lost or stood still, or is read-only; nothing took effect.
+            DeadlockVictim: It and another waited for each other; nothing took effect.
             OutcomeUnknown: It was lost during the commit, which may have taken effect; an idempotency key settles it.
             InvalidRequest: PostgreSQL cannot represent a value.
             Conflict: A row that this one refers to was deleted meanwhile.
@@ -113,6 +115,8 @@ class Database:
                 raise OutcomeUnknown("the database connection was lost during the commit; try again") from error
             if getattr(error.orig, "pgcode", None) == _READ_ONLY:  # A standby, or a server that guards a full disk.
                 raise DatabaseUnavailable("the database takes no writes: it is read-only; try again") from error
+            if getattr(error.orig, "pgcode", None) == _DEADLOCK_DETECTED:
+                raise DeadlockVictim("the database ended one of two requests that waited for each other; try again") from error
             if isinstance(error, OperationalError | InterfaceError):
                 raise DatabaseUnavailable("the database cannot be reached or gave up; try again") from error
             if error.connection_invalidated:

@@ -116,6 +116,10 @@ class OutcomeUnknown(DatabaseUnavailable):
     """The connection to PostgreSQL broke during a commit: everything was stored, or nothing."""
 
 
+class DeadlockVictim(DatabaseUnavailable):
+    """PostgreSQL ended this transaction because it and another waited for each other; nothing was stored, and at once it can be."""
+
+
 class EncoderUnavailable(Unavailable):
     """The embedding model is not loaded (yet)."""
 

@@ -4,6 +4,7 @@ import re
 from datetime import UTC, datetime
 from functools import cache
 from typing import Annotated, Any
+from uuid import UUID
 
 import orjson
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, Strict, StringConstraints
@@ -98,6 +99,11 @@ Limit = Annotated[int, Strict(), Field(ge=1, le=100)]
 SeqNumber = Annotated[int, Strict(), Field(ge=1, lt=2**63)]
 JsonObject = Annotated[dict[str, Any], AfterValidator(check_object)]
 """A free JSON object that survives a round trip: no NUL, no number beyond 64 bits, at most 64 KiB."""
+
+MAX_SOURCES = 1000
+
+Sources = Annotated[list[UUID], Field(max_length=MAX_SOURCES)]
+"""The episodes from which something is known."""
 
 HexDigest = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
 

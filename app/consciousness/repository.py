@@ -12,7 +12,8 @@ from app.consciousness.models import BlockView, CheckpointView, NewCheckpoint
 _BLOCK = "agent_id, label, value, read_only, version, created_at, updated_at"
 _GET_BLOCK = text(f"SELECT {_BLOCK} FROM consciousness.memory_blocks WHERE agent_id = :agent_id AND label = :label")
 _LOCK_BLOCK = text(f"SELECT {_BLOCK} FROM consciousness.memory_blocks WHERE agent_id = :agent_id AND label = :label FOR UPDATE")
-_LOCK_BLOCKS = text(f"SELECT {_BLOCK} FROM consciousness.memory_blocks WHERE agent_id = :agent_id ORDER BY label FOR UPDATE")
+# By code points whatever the database's order of words is: that is how blocks are restored, imported and forgotten.
+_LOCK_BLOCKS = text(f'SELECT {_BLOCK} FROM consciousness.memory_blocks WHERE agent_id = :agent_id ORDER BY label COLLATE "C" FOR UPDATE')
 _LIST_BLOCKS = text(
     f"""
     SELECT {_BLOCK} FROM consciousness.memory_blocks
@@ -62,7 +63,7 @@ def get_block(connection: Connection, agent_id: str, label: str, *, lock: bool =
 
 
 def lock_blocks(connection: Connection, agent_id: str) -> list[BlockView]:
-    """Return every block of the agent by label, locked until the end of the transaction."""
+    """Return every block of the agent by the code points of its label, locked until the end of the transaction."""
     return [BlockView(**row._mapping) for row in connection.execute(_LOCK_BLOCKS, {"agent_id": agent_id})]
 
 

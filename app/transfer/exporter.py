@@ -39,7 +39,7 @@ class ExportService:
             last = {kind: repository.last_position(connection, agent_id, kind) for kind in KINDS}
         return self._lines(agent_id, last, when_read)
 
-    def _lines(self, agent_id: str, last: dict[str, int], when_read: Callable[[int], None]) -> Iterator[bytes]:
+    def _lines(self, agent_id: str, last: dict[str, repository.Position], when_read: Callable[[int], None]) -> Iterator[bytes]:
         header = {"type": "header", "format": FORMAT, "version": VERSION, "agent_id": agent_id, "exported_at": datetime.now(UTC)}
         yield orjson.dumps(header, option=orjson.OPT_APPEND_NEWLINE)
         counts = dict.fromkeys(KINDS, 0)
@@ -50,8 +50,8 @@ class ExportService:
                 yield "".join(f"{line}\n" for line in page).encode()
         yield orjson.dumps({"type": "end", "agent_id": agent_id, "counts": counts}, option=orjson.OPT_APPEND_NEWLINE)
 
-    def _pages(self, agent_id: str, kind: str, last: int) -> Iterator[list[str]]:
-        after = 0
+    def _pages(self, agent_id: str, kind: str, last: repository.Position) -> Iterator[list[str]]:
+        after: repository.Position | None = None
         while True:
             with self._database.transaction(agent_id) as connection:
                 found = repository.page(connection, agent_id, kind, after=after, last=last, most=_LINES_A_PAGE)

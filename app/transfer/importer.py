@@ -13,7 +13,7 @@ from app.cache.lists import ListCache
 from app.db import Database
 from app.episodes import repository as episode_repository
 from app.episodes.models import EpisodeView, NewEpisode
-from app.errors import Conflict, InvalidRequest
+from app.errors import Conflict, DeadlockVictim, InvalidRequest
 from app.transfer import repository
 from app.transfer.lines import Numbered, good_lines, require_header, steps
 from app.transfer.models import BlockLine, CheckpointLine, EpisodeLine, MemoryLine, SemanticLine, WorkingLine
@@ -22,6 +22,9 @@ from app.transfer.repository import Stored
 
 _CLOCK_TOLERANCE = timedelta(minutes=1)
 """A file may come from a machine whose clock is a little ahead."""
+
+_TRIES = 3
+"""Of a step that PostgreSQL ended because it and another transaction waited for each other."""
 
 _ATTRIBUTES = (
     "content",
@@ -41,7 +44,7 @@ _EXISTS = {
     "semantic": "a semantic memory of this id is stored with other words or attributes",
     "working": "a working memory of this id is stored with another content, or with other attributes",
     "block": "a memory block of this label is stored with another value, or is read-only here or there alone",
-    "checkpoint": "a checkpoint of this id is stored with another state",
+    "checkpoint": "a checkpoint of this id is stored with another state, or with other attributes",
 }
 
 
@@ -91,14 +94,8 @@ class ImportService:
         return report
 
     def _store(self, agent_id: str, step: Sequence[Numbered], report: ImportReport) -> None:
-        outcome = ImportReport()
         try:
-            with self._cache.voided_if_unknown(agent_id), self._database.transaction(agent_id) as connection:
-                if isinstance(step[0][1], EpisodeLine):
-                    self._store_episodes(connection, agent_id, step, outcome)
-                else:
-                    for number, line in step:
-                        self._store_other(connection, agent_id, number, line, outcome)
+            outcome = self._try(agent_id, step)
         except (InvalidRequest, Conflict, IntegrityError) as error:
             # One line spoils the transaction of all: each alone.
             if len(step) > 1:
@@ -118,6 +115,24 @@ class ImportService:
         self._cache.invalidate([agent_id], ring=True)
         # Also what was there already: an import that ended between commit and this is made good by the next.
         self._write_through(agent_id, [line.context_id for _, line in step if isinstance(line, WorkingLine)])
+
+    def _try(self, agent_id: str, step: Sequence[Numbered]) -> ImportReport:
+        """Store a step in one transaction, again if it was the victim of a deadlock, and return what became of its lines."""
+        for left in reversed(range(_TRIES)):
+            outcome = ImportReport()
+            try:
+                with self._cache.voided_if_unknown(agent_id), self._database.transaction(agent_id) as connection:
+                    if isinstance(step[0][1], EpisodeLine):
+                        self._store_episodes(connection, agent_id, step, outcome)
+                    else:
+                        for number, line in sorted(step, key=_key):
+                            self._store_other(connection, agent_id, number, line, outcome)
+            except DeadlockVictim:
+                if not left:
+                    raise
+            else:
+                return outcome
+        raise AssertionError("unreachable")
 
     def _store_episodes(self, connection: Connection, agent_id: str, step: Sequence[Numbered], outcome: ImportReport) -> None:
         lines = {line.episode_id: (number, line) for number, line in step if isinstance(line, EpisodeLine)}
@@ -188,6 +203,20 @@ class ImportService:
             case _:
                 raise TypeError(f"{type(line).__name__} is no line of a memory")
         _count(stored, number, line, outcome)
+
+
+def _key(numbered: Numbered) -> str:
+    """Return that by which rows of a kind are stored, in an order that all importers and whoever forgets the agent share.
+
+    Each transaction holds what it has stored until its end: in the order of their files two would wait for a row of the other.
+    """
+    match numbered[1]:
+        case SemanticLine(memory_id=key) | CheckpointLine(checkpoint_id=key):
+            return str(key)
+        case WorkingLine(context_id=name) | BlockLine(label=name):
+            return name
+        case line:
+            raise TypeError(f"{type(line).__name__} is no line of a memory that is stored by itself")
 
 
 def _is_equal(stored: EpisodeView, item: NewEpisode) -> bool:

@@ -1,12 +1,25 @@
 """The lines of an export: one JSON object a line, the kind in `type`."""
 
-from datetime import datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
-from app.fields import AgentId, BlockLabel, BlockValue, Content, ContextId, HexDigest, JsonObject, Moment, Tags, Text128, Text256, UnitScore
+from app.fields import (
+    AgentId,
+    BlockLabel,
+    BlockValue,
+    Content,
+    ContextId,
+    HexDigest,
+    JsonObject,
+    Moment,
+    Sources,
+    Tags,
+    Text128,
+    Text256,
+    UnitScore,
+)
 
 FORMAT = "nexus-cerebro-export"
 VERSION = 1
@@ -61,7 +74,7 @@ class SemanticLine(_Line):
     definition: Content
     relationships: JsonObject = {}
     confidence_score: UnitScore = 0.5
-    source_episodes: list[UUID] = []
+    source_episodes: Sources = []
     language: Literal["en", "es", "simple"] | None = None
 
 
@@ -94,11 +107,11 @@ class CheckpointLine(_Line):
     checkpoint_id: UUID
     checkpoint_type: Text128
     state_data: JsonObject
-    blocks: dict[str, str] = {}
+    blocks: dict[BlockLabel, BlockValue] = {}
     identity_hash: HexDigest
     continuity_score: UnitScore = 1.0
     metadata: JsonObject = {}
-    created_at: datetime
+    created_at: Moment
 
 
 class EndLine(_Line):

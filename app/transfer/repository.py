@@ -9,6 +9,9 @@ from sqlalchemy import Connection, text
 
 from app.transfer.models import BlockLine, CheckpointLine, SemanticLine, WorkingLine
 
+Position = int | str
+"""Where a row stands in the order of its kind: its number, a block's label. It stays the row's own whatever comes or goes beside it."""
+
 # PostgreSQL writes the JSON: what an agent stored passes through nothing else. Each page begins after a position in the order of the kind.
 _PAGES = {
     "episode": """
@@ -35,12 +38,10 @@ _PAGES = {
         FROM nexus_memory.working_memory_contexts w
         WHERE w.agent_id = :agent_id AND w.seq > :after AND w.seq <= :last AND w.expires_at > now() ORDER BY w.seq LIMIT :most""",
     "block": """
-        SELECT b.position, b.line FROM (
-            SELECT row_number() OVER (ORDER BY m.label) AS position, jsonb_build_object('type', 'block', 'agent_id', m.agent_id,
-                'label', m.label, 'value', m.value, 'read_only', m.read_only, 'version', m.version, 'created_at', m.created_at,
-                'updated_at', m.updated_at)::text AS line
-            FROM consciousness.memory_blocks m WHERE m.agent_id = :agent_id
-        ) b WHERE b.position > :after AND b.position <= :last ORDER BY b.position LIMIT :most""",
+        SELECT m.label AS position, jsonb_build_object('type', 'block', 'agent_id', m.agent_id, 'label', m.label, 'value', m.value,
+            'read_only', m.read_only, 'version', m.version, 'created_at', m.created_at, 'updated_at', m.updated_at)::text AS line
+        FROM consciousness.memory_blocks m
+        WHERE m.agent_id = :agent_id AND m.label > :after AND m.label <= :last ORDER BY m.label LIMIT :most""",
     "checkpoint": """
         SELECT c.seq AS position, jsonb_build_object('type', 'checkpoint', 'agent_id', c.agent_id, 'checkpoint_id', c.checkpoint_id,
             'checkpoint_type', c.checkpoint_type, 'state_data', c.state_data, 'blocks', c.blocks, 'identity_hash', c.identity_hash,
@@ -53,7 +54,7 @@ _LAST = {
     "episode": text("SELECT coalesce(max(seq), 0) FROM nexus_memory.zep_episodic_memory WHERE agent_id = :agent_id"),
     "semantic": text("SELECT coalesce(max(seq), 0) FROM nexus_memory.semantic_memories WHERE agent_id = :agent_id"),
     "working": text("SELECT coalesce(max(seq), 0) FROM nexus_memory.working_memory_contexts WHERE agent_id = :agent_id"),
-    "block": text("SELECT count(*) FROM consciousness.memory_blocks WHERE agent_id = :agent_id"),
+    "block": text("SELECT coalesce(max(label), '') FROM consciousness.memory_blocks WHERE agent_id = :agent_id"),
     "checkpoint": text("SELECT coalesce(max(seq), 0) FROM consciousness.consciousness_checkpoints WHERE agent_id = :agent_id"),
 }
 
@@ -69,7 +70,8 @@ _INSERT_SEMANTIC = text(
 )
 _SAME_SEMANTIC = text(
     "SELECT concept = :concept AND definition = :definition AND relationships = CAST(:relationships AS jsonb)"
-    " AND confidence_score = :confidence_score FROM nexus_memory.semantic_memories"
+    " AND confidence_score = :confidence_score AND source_episodes = CAST(:source_episodes AS uuid[]) AND language = :language"
+    " FROM nexus_memory.semantic_memories"
     " WHERE agent_id = :agent_id AND memory_id = :memory_id"
 )
 _INSERT_WORKING = text(
@@ -84,9 +86,11 @@ _INSERT_WORKING = text(
     RETURNING context_id
     """
 )
+# Without the end of its time, which moves on whenever a working memory is read with refresh.
 _SAME_WORKING = text(
     "SELECT active_content = CAST(:active_content AS jsonb) AND session_id IS NOT DISTINCT FROM :session_id"
-    " AND context_type = :context_type AND priority = :priority FROM nexus_memory.working_memory_contexts"
+    " AND context_type = :context_type AND priority = :priority AND ttl_seconds IS NOT DISTINCT FROM :ttl_seconds"
+    " FROM nexus_memory.working_memory_contexts"
     " WHERE agent_id = :agent_id AND context_id = :context_id"
 )
 _INSERT_BLOCK = text(
@@ -106,7 +110,9 @@ _INSERT_CHECKPOINT = text(
     """
 )
 _SAME_CHECKPOINT = text(
-    "SELECT identity_hash = :identity_hash AND state_data = CAST(:state_data AS jsonb) FROM consciousness.consciousness_checkpoints"
+    "SELECT identity_hash = :identity_hash AND state_data = CAST(:state_data AS jsonb) AND checkpoint_type = :checkpoint_type"
+    " AND continuity_score = :continuity_score AND metadata = CAST(:metadata AS jsonb) AND created_at = :created_at"
+    " FROM consciousness.consciousness_checkpoints"
     " WHERE agent_id = :agent_id AND checkpoint_id = :checkpoint_id"
 )
 
@@ -118,13 +124,18 @@ class Stored(NamedTuple):
     same: bool | None = None
 
 
-def last_position(connection: Connection, agent_id: str, kind: str) -> int:
-    """Return the position of the last line of a kind at this moment; 0 when there is none."""
-    return int(connection.execute(_LAST[kind], {"agent_id": agent_id}).scalar_one())
+def last_position(connection: Connection, agent_id: str, kind: str) -> Position:
+    """Return the position of the last line of a kind at this moment; that before the first when there is none."""
+    last: Position = connection.execute(_LAST[kind], {"agent_id": agent_id}).scalar_one()
+    return last
 
 
-def page(connection: Connection, agent_id: str, kind: str, *, after: int, last: int, most: int) -> list[tuple[int, str]]:
-    """Return (position, JSON text) of the next lines of a kind, in order; empty after the last."""
+def page(
+    connection: Connection, agent_id: str, kind: str, *, after: Position | None, last: Position, most: int
+) -> list[tuple[Position, str]]:
+    """Return (position, JSON text) of the next lines of a kind, in order, from the first if `after` is None; empty after the last."""
+    if after is None:
+        after = "" if kind == "block" else 0
     rows = connection.execute(_PAGE[kind], {"agent_id": agent_id, "after": after, "last": last, "most": most})
     return [(row.position, row.line) for row in rows]
 

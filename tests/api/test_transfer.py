@@ -5,12 +5,14 @@ import json
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import uuid4
 
 import orjson
 import pytest
 from werkzeug.test import TestResponse
 
 from app.bootstrap import Services
+from app.consciousness.identity import identity_hash
 from tests.api.conftest import Caller
 from tests.factories.statements import Sql
 
@@ -196,7 +198,14 @@ def test_ids_of_other_kinds_that_another_agent_has_are_refused(alice: Caller, bo
         ("episode", {"occurred_at": "2020-01-01T00:00:00Z"}),
         ("semantic", {"relationships": {"b": []}}),
         ("semantic", {"confidence_score": 0.9}),
+        ("semantic", {"language": "simple"}),
+        ("semantic", {"source_episodes": []}),
         ("working", {"priority": "low"}),
+        ("working", {"ttl_seconds": 601}),
+        ("checkpoint", {"metadata": {"m": 2}}),
+        ("checkpoint", {"checkpoint_type": "other"}),
+        ("checkpoint", {"continuity_score": 0.25}),
+        ("checkpoint", {"created_at": "2020-01-01T00:00:00Z"}),
         ("working", {"session_id": "other"}),
         ("block", {"read_only": True}),
     ],
@@ -303,3 +312,39 @@ def test_working_memory_that_outlives_its_time_is_refused(alice: Caller) -> None
     report = send(alice, [header, line | {"context_id": "d", "expires_at": "9999-12-31T00:00:00Z"}, end]).get_json()
     assert [(error["status"], error["code"]) for error in report["errors"]] == [(422, "invalid_request")]
     assert alice.get("/memory/working/d").status_code == 404
+
+
+@pytest.mark.parametrize("created_at", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", 1767225600, "1767225600", "2026-01-01"])
+def test_checkpoint_of_no_time_that_can_be_told_is_refused(created_at: Any, alice: Caller) -> None:
+    alice.post("/consciousness/checkpoints", {"state_data": {"step": 1}})
+    header, line, _ = export(alice)
+    report = send(alice, [header, line | {"checkpoint_id": str(uuid4()), "created_at": created_at}]).get_json()
+    told = [(error["status"], error["code"]) for error in report["errors"]]
+    if created_at == "2026-01-01":
+        assert told == []  # As for episodes: the beginning of that day in UTC.
+    else:
+        assert told == [(422, "invalid_request")]
+    assert alice.get("/consciousness/checkpoints").status_code == 200
+    assert alice.post("/consciousness/checkpoints", {"state_data": {"step": 2}}).status_code == 201
+
+
+@pytest.mark.parametrize(
+    ("label", "value"), [("", "v"), (" ", "v"), ("x" * 129, "v"), ("a/b", "v"), ("..", "v"), ("a", "v" * 100_001), ("a", "\0")]
+)
+def test_checkpoint_of_blocks_that_no_block_can_be_is_refused(label: str, value: str, alice: Caller) -> None:
+    alice.post("/consciousness/checkpoints", {"state_data": {"step": 1}})
+    header, line, _ = export(alice)
+    blocks = {label: value}
+    forged = line | {"checkpoint_id": str(uuid4()), "blocks": blocks, "identity_hash": identity_hash(blocks)}
+    report = send(alice, [header, forged]).get_json()
+    assert [(error["status"], error["code"]) for error in report["errors"]] == [(422, "invalid_request")]
+    assert alice.post("/consciousness/blocks", {"label": label, "value": value}).status_code == 422
+
+
+def test_semantic_memory_of_too_many_sources_is_refused(alice: Caller) -> None:
+    alice.post("/memory/semantic", {"concept": "tide", "definition": "the sea moves"})
+    header, line, _ = export(alice)
+    many = [line | {"memory_id": str(uuid4()), "source_episodes": [str(uuid4()) for _ in range(count)]} for count in (1000, 1001)]
+    report = send(alice, [header, *many]).get_json()
+    assert [(error["line"], error["status"], error["code"]) for error in report["errors"]] == [(3, 422, "invalid_request")]
+    assert report["imported"] == {"semantic": 1}

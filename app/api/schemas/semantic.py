@@ -1,18 +1,14 @@
 """Bodies, queries and answers of the routes of semantic memories."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, Field
 
 from app.api.schemas.changes import Changes
 from app.api.schemas.episodes import AgentQuery, EmbeddingDetail
-from app.fields import AgentId, Content, JsonObject, StrictModel, Text256, UnitScore
-
-MAX_SOURCES = 1000
-
-Sources = Annotated[list[UUID], Field(max_length=MAX_SOURCES)]
+from app.fields import AgentId, Content, JsonObject, Sources, StrictModel, Text256, UnitScore
 
 
 class SemanticBody(StrictModel):
