@@ -176,7 +176,8 @@ class ConsciousnessService:
 
         Raises:
             BlockReadOnly: A block that would have to change is fixed; nothing was written.
-            Conflict: The checkpoint is not what was stored, so it is not written back.
+            Conflict: The checkpoint is not what was stored, so it is not written back; or another request made a block meanwhile that
+                would have to come back. Nothing was written.
             NotFound: The agent has no such checkpoint.
         """
         with self._database.transaction(agent_id) as connection:
@@ -212,7 +213,9 @@ def _write_back(connection: Connection, agent_id: str, before: dict[str, str], b
     for label in continuity.changed:
         repository.set_value(connection, agent_id, label, before[label])
     for label in continuity.removed:
-        repository.insert_block(connection, agent_id, label, before[label], read_only=False)
+        # What was locked before is all that there was: a label that another request made since is nobody's to overwrite.
+        if repository.insert_block(connection, agent_id, label, before[label], read_only=False) is None:
+            raise Conflict("a block that would have to come back was made meanwhile; nothing was written, so ask again")
     for label in continuity.added:
         repository.delete_block(connection, agent_id, label)
     return len(continuity.changed) + len(continuity.removed) + len(continuity.added)
