@@ -5,6 +5,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
+from app.audit import record
 from app.consciousness import repository
 from app.consciousness.identity import Continuity, compare, identity_hash
 from app.consciousness.models import BlockView, CheckpointView, NewCheckpoint
@@ -52,7 +53,15 @@ class ConsciousnessService:
         return block
 
     def put_block(
-        self, agent_id: str, label: str, value: str, *, read_only: bool | None, expected_version: int | None, may_unlock: bool
+        self,
+        agent_id: str,
+        label: str,
+        value: str,
+        *,
+        read_only: bool | None,
+        expected_version: int | None,
+        may_unlock: bool,
+        by: UUID | None = None,
     ) -> tuple[BlockView, bool]:
         """Give a block a value and return (what is stored, whether it is new).
 
@@ -63,6 +72,7 @@ class ConsciousnessService:
             read_only: Whether it is fixed from now on; None leaves that as it is.
             expected_version: Change it only while this is its version; 0 stands for a block that is not there.
             may_unlock: Whether the caller may make a read-only block writable.
+            by: The caller's key, for the audit log, which tells who made a read-only block writable.
 
         Raises:
             BlockReadOnly: It is fixed.
@@ -84,6 +94,7 @@ class ConsciousnessService:
                 if not may_unlock:
                     raise PermissionDenied("only an administrator makes a read-only block writable")
                 repository.set_read_only(connection, agent_id, label, read_only=False)
+                record(connection, by, "unlock block", agent_id, {"label": label, "is_changed": value != block.value})
             elif block.read_only and value != block.value:
                 raise BlockReadOnly(_FIXED)
             repository.set_value(connection, agent_id, label, value)
