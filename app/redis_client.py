@@ -28,8 +28,8 @@ _PAY_SECONDS = 0.5
 """How often what is owed is tried, where no request does it."""
 _MOST_OWED = 10_000
 
-Debt = Callable[[Any], None]
-"""Queues commands into a pipeline."""
+Debt = Callable[[Any], object]
+"""Queues commands into a pipeline; what depends on what Redis holds, it does at once."""
 
 
 class _SecretFile(CredentialProvider):

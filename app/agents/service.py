@@ -12,7 +12,7 @@ from app.agents import repository
 from app.audit import record
 from app.cache.agents import AgentCache
 from app.db import Database
-from app.errors import PermissionDenied, Unavailable
+from app.errors import NexusError, PermissionDenied, Unavailable
 
 _log = structlog.get_logger(__name__)
 
@@ -67,6 +67,16 @@ class AgentService:
         """
         with self._database.transaction(agent_id) as connection:
             _require_unlocked(connection, agent_id, may_unlock=may_unlock)
+        try:
+            deleted = self._delete(agent_id, when_forgotten, may_unlock=may_unlock)
+        except NexusError:
+            # Of what is deleted so far, Redis may serve nothing, even if nobody repeats the call.
+            self._cache.forget(agent_id)
+            raise
+        return self._prove(agent_id, by, deleted)
+
+    def _delete(self, agent_id: str, when_forgotten: Callable[[int], None], *, may_unlock: bool) -> Counter[str]:
+        """Delete the agent's rows, in steps, and return how many of each store."""
         deleted: Counter[str] = Counter({"episodes": 0})
         while True:
             with self._database.transaction(agent_id) as connection:
@@ -82,7 +92,7 @@ class AgentService:
             deleted.update(others)
             if max(others.values()) < _ROWS_A_STEP:
                 break
-        return self._prove(agent_id, by, deleted)
+        return deleted
 
     def _prove(self, agent_id: str, by: UUID | None, deleted: Counter[str]) -> Forgotten:
         keys = self._cache.forget(agent_id)

@@ -77,6 +77,7 @@ def put_block(path: BlockPath, body: BlockBody) -> Response:
         read_only=body.read_only,
         expected_version=body.expected_version,
         may_unlock=Permission.UNLOCK_BLOCKS in GRANTS[g.principal.role],
+        by=g.principal.key_id,
     )
     return json_answer(_block(block), 201 if is_new else 200)
 

@@ -60,20 +60,20 @@ class StrictRequest(Request):
 
 
 def refuse_parameters() -> None:
-    """Refuse a query string of which something would be ignored.
+    """Refuse a path or query string that is not UTF-8, and a query string of which something would be ignored.
 
     That is any parameter where the route takes none, and a second value where it takes one; unknown names beside known ones are
     refused by the route's model. Open routes are left alone: a probe may add whatever keeps it from being cached.
 
     Raises:
-        InvalidRequest: Names the parameters.
+        InvalidRequest: Names the parameters, or what is not UTF-8.
     """
-    try:
-        unquote_to_bytes(request.query_string).decode()
-    except UnicodeDecodeError:
-        # werkzeug would put a sign of its own in the place of each, and something else would be looked for than was asked.
-        raise InvalidRequest("the query string is not UTF-8") from None
-    if not request.args or request.endpoint is None or ROUTE_POLICIES.get(request.endpoint) is Access.OPEN:
+    if request.endpoint is None or ROUTE_POLICIES.get(request.endpoint) is Access.OPEN:
+        return
+    # WSGI hands bytes on as the characters of latin-1.
+    _refuse_other_than_utf_8("path", request.environ["PATH_INFO"].encode("latin-1"))
+    _refuse_other_than_utf_8("query string", unquote_to_bytes(request.query_string))
+    if not request.args:
         return
     query = signature(current_app.view_functions[request.endpoint]).parameters.get("query")
     if query is None:
@@ -85,6 +85,14 @@ def refuse_parameters() -> None:
         "repeated",
         "is given more than once; this route takes one value",
     )
+
+
+def _refuse_other_than_utf_8(part: str, text: bytes) -> None:
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        # werkzeug would put a sign of its own in the place of each, and something else would be looked for than was asked.
+        raise InvalidRequest(f"the {part} is not UTF-8") from None
 
 
 def _refuse(names: Iterable[str], code: str, message: str) -> None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from flask import Response, request
+from flask import Response, g, request
 from flask_openapi3.blueprint import APIBlueprint
 from flask_openapi3.models.tag import Tag
 from gunicorn.http.errors import ParseException
@@ -34,7 +34,7 @@ def export_memory(query: AgentQuery) -> Response:
     """
     agent_id = require_agent(query.agent_id)
     return Response(
-        services().exports.lines(agent_id),
+        services().exports.lines(agent_id, by=g.principal.key_id, is_own=g.principal.agent_id is not None),
         content_type=NDJSON,
         headers={"Content-Disposition": f'attachment; filename="{agent_id}.ndjson"'},
     )

@@ -1,4 +1,4 @@
-"""The asynchronous client, made from sync.py: one method a route, with the answers as typed dictionaries."""
+"""The asynchronous client, made from sync.py: a method for each route that an agent calls, with the answers as typed dictionaries."""
 
 import asyncio
 import json
@@ -9,10 +9,12 @@ from typing import Any, Self, cast
 
 import httpx
 
-from app.client.transport import Call, client_settings, may_retry, result, segment, unreachable, wait_seconds, without_none
+from app.client.transport import Call, client_settings, line_of, may_retry, member, result, segment, unreachable, wait_seconds, without_none
 from app.client.types import (
     Block,
+    BlockPage,
     Checkpoint,
+    CheckpointPage,
     Episode,
     EpisodeContext,
     EpisodePage,
@@ -21,10 +23,12 @@ from app.client.types import (
     MemoryType,
     Mode,
     Priority,
+    Project,
     Receipt,
     Restored,
     SearchResults,
     SemanticMemory,
+    SemanticPage,
     Tombstone,
     Verdicts,
     WorkingContext,
@@ -35,8 +39,11 @@ from app.client.types import (
 class AsyncNexusClient:
     """Calls a service; a context manager.
 
-    Requests are sent again when the service is busy or away; a store carries an idempotency key, so it is stored once however often it is
-    sent.
+    It covers what an agent does with its memory. What operators ask for (keys, the audit log, the queue, health, metrics and the accounting
+    identity) is on the command line, `python -m app`.
+
+    Requests are sent again when the service is busy or away, an export excepted; a store carries an idempotency key, so it is stored once
+    however often it is sent.
 
     Args:
         base_url: For example http://127.0.0.1:8002.
@@ -85,6 +92,8 @@ class AsyncNexusClient:
             except httpx.HTTPError as error:
                 if not may_retry(call, None, attempt):
                     raise unreachable(error) from error
+            except httpx.InvalidURL as error:
+                raise ValueError(f"an argument cannot be sent: {error}") from error
             if response is not None and not may_retry(call, response, attempt):
                 return result(response)
             await asyncio.sleep(wait_seconds(attempt, response))
@@ -105,7 +114,7 @@ class AsyncNexusClient:
     async def store_many(self, items: Sequence[Mapping[str, Any]]) -> list[Receipt]:
         """Store up to 1000 episodes, all or none, and return their receipts in order."""
         keyed = [{"idempotency_key": uuid.uuid4().hex, **item} for item in items]
-        return cast("list[Receipt]", (await self._send(Call("POST", "/memory/actions", json={"items": keyed})))["items"])
+        return cast("list[Receipt]", member(await self._send(Call("POST", "/memory/actions", json={"items": keyed})), "items"))
 
     async def search(
         self,
@@ -135,7 +144,7 @@ class AsyncNexusClient:
     async def recent(self, *, limit: int = 20, session_id: str | None = None, tags: Sequence[str] = ()) -> list[Episode]:
         """Return the latest episodes, the latest first."""
         params = {"limit": limit, "session_id": session_id, "tags": list(tags) or None}
-        return cast("list[Episode]", (await self._send(Call("GET", "/memory/episodic/recent", params=params)))["items"])
+        return cast("list[Episode]", member(await self._send(Call("GET", "/memory/episodic/recent", params=params)), "items"))
 
     async def list_page(self, *, cursor: str | None = None, limit: int = 20, order: str = "newest", **filters: Any) -> EpisodePage:
         """Return one page of episodes; filters are those of GET /memory/episodic."""
@@ -149,9 +158,9 @@ class AsyncNexusClient:
         cursor = None
         while True:
             page = await self.list_page(cursor=cursor, limit=100, order=order, **filters)
-            for episode in page["items"]:
+            for episode in member(page, "items"):
                 yield episode
-            cursor = page["next_cursor"]
+            cursor = member(page, "next_cursor")
             if cursor is None:
                 return
 
@@ -161,8 +170,8 @@ class AsyncNexusClient:
 
     async def context(self, episode_id: str, *, before: int = 5, after: int = 5) -> EpisodeContext:
         """Return an episode with the turns around it in its session."""
-        params = {"before": before, "after": after}
-        return cast("EpisodeContext", await self._send(Call("GET", f"/memory/episodic/{segment(episode_id)}/context", params=params)))
+        call = Call("GET", f"/memory/episodic/{segment(episode_id)}/context", params={"before": before, "after": after})
+        return cast("EpisodeContext", await self._send(call))
 
     async def change(self, episode_id: str, changes: Mapping[str, Any], *, expected_version: int | None = None) -> Receipt:
         """Change fields of an episode, None clears, and return the receipt of what is stored now."""
@@ -176,6 +185,10 @@ class AsyncNexusClient:
     async def delete(self, episode_id: str) -> Tombstone:
         """Delete an episode from every store and return its tombstone."""
         return cast("Tombstone", await self._send(Call("DELETE", f"/memory/episodic/{segment(episode_id)}", is_safe=False)))
+
+    async def projects(self) -> list[Project]:
+        """Return the agent's projects by name."""
+        return cast("list[Project]", member(await self._send(Call("GET", "/projects")), "items"))
 
     # Working memory.
 
@@ -231,7 +244,17 @@ class AsyncNexusClient:
         """Delete a semantic memory."""
         await self._send(Call("DELETE", f"/memory/semantic/{segment(memory_id)}", is_safe=False))
 
+    async def list_semantic(self, *, cursor: str | None = None, limit: int = 20, concept: str | None = None) -> SemanticPage:
+        """Return one page of semantic memories, the newest first."""
+        params = {"cursor": cursor, "limit": limit, "concept": concept}
+        return cast("SemanticPage", await self._send(Call("GET", "/memory/semantic", params=params)))
+
     # Memory blocks and checkpoints.
+
+    async def create_block(self, label: str, value: str, *, read_only: bool = False) -> Block:
+        """Store a memory block under a new label."""
+        call = Call("POST", "/consciousness/blocks", json={"label": label, "value": value, "read_only": read_only}, is_safe=False)
+        return cast("Block", await self._send(call))
 
     async def put_block(self, label: str, value: str, *, read_only: bool | None = None, expected_version: int | None = None) -> Block:
         """Give a memory block a value."""
@@ -243,15 +266,32 @@ class AsyncNexusClient:
         """Return a memory block."""
         return cast("Block", await self._send(Call("GET", f"/consciousness/blocks/{segment(label)}")))
 
+    async def delete_block(self, label: str) -> None:
+        """Delete a memory block."""
+        await self._send(Call("DELETE", f"/consciousness/blocks/{segment(label)}", is_safe=False))
+
+    async def list_blocks(self, *, cursor: str | None = None, limit: int = 20) -> BlockPage:
+        """Return one page of memory blocks in order of their labels."""
+        return cast("BlockPage", await self._send(Call("GET", "/consciousness/blocks", params={"cursor": cursor, "limit": limit})))
+
     async def checkpoint(self, state_data: Mapping[str, Any], *, checkpoint_type: str = "manual") -> Checkpoint:
         """Keep a state together with the agent's memory blocks."""
         body = {"state_data": dict(state_data), "checkpoint_type": checkpoint_type}
         return cast("Checkpoint", await self._send(Call("POST", "/consciousness/checkpoints", json=body, is_safe=False)))
 
+    async def get_checkpoint(self, checkpoint_id: str) -> Checkpoint:
+        """Return a checkpoint."""
+        return cast("Checkpoint", await self._send(Call("GET", f"/consciousness/checkpoints/{segment(checkpoint_id)}")))
+
+    async def list_checkpoints(self, *, cursor: str | None = None, limit: int = 20, checkpoint_type: str | None = None) -> CheckpointPage:
+        """Return one page of checkpoints, the newest first."""
+        params = {"cursor": cursor, "limit": limit, "checkpoint_type": checkpoint_type}
+        return cast("CheckpointPage", await self._send(Call("GET", "/consciousness/checkpoints", params=params)))
+
     async def restore(self, checkpoint_id: str, *, write_blocks: bool = False) -> Restored:
         """Return a checkpoint's state, and how far the agent still is who it was."""
-        body = {"write_blocks": write_blocks}
-        return cast("Restored", await self._send(Call("POST", f"/consciousness/checkpoints/{segment(checkpoint_id)}/restore", json=body)))
+        call = Call("POST", f"/consciousness/checkpoints/{segment(checkpoint_id)}/restore", json={"write_blocks": write_blocks})
+        return cast("Restored", await self._send(call))
 
     # Proof, and the agent as a whole.
 
@@ -265,7 +305,7 @@ class AsyncNexusClient:
 
     async def heads(self) -> list[dict[str, Any]]:
         """Return the signed heads of the ledger."""
-        return cast("list[dict[str, Any]]", (await self._send(Call("GET", "/integrity/heads")))["heads"])
+        return cast("list[dict[str, Any]]", member(await self._send(Call("GET", "/integrity/heads")), "heads"))
 
     async def stats(self) -> dict[str, Any]:
         """Return counts of the agent."""
@@ -273,12 +313,15 @@ class AsyncNexusClient:
 
     async def export(self) -> AsyncIterator[dict[str, Any]]:
         """Yield the lines of the agent's export; without an end line at last it was cut off."""
-        async with self._http.stream("GET", "/export") as response:
-            if not response.is_success:
-                await response.aread()
-                result(response)
-            async for line in response.aiter_lines():
-                yield json.loads(line)
+        try:
+            async with self._http.stream("GET", "/export") as response:
+                if not response.is_success:
+                    await response.aread()
+                    result(response)
+                async for line in response.aiter_lines():
+                    yield line_of(response, line)
+        except httpx.HTTPError as error:
+            raise unreachable(error) from error
 
     async def import_lines(self, lines: Sequence[Mapping[str, Any]]) -> ImportReport:
         """Store lines of an export under the ids they bring."""

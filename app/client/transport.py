@@ -1,5 +1,6 @@
 """What both clients share: the request that a method makes, when it is tried again, and what an error answer becomes."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,6 +11,7 @@ import httpx
 ATTEMPTS = 4
 _FIRST_WAIT_SECONDS = 0.5
 _LONGEST_WAIT_SECONDS = 30.0
+_OTHER_SERVICE = "what answered is not NEXUS Cerebro"
 
 
 class NexusApiError(Exception):
@@ -90,7 +92,7 @@ def may_retry(call: Call, response: httpx.Response | None, attempt: int) -> bool
 
 
 def result(response: httpx.Response) -> Any:
-    """Return the answer's JSON.
+    """Return the answer's JSON object.
 
     Raises:
         NexusApiError: The service refused the request, or what answered is not this service.
@@ -99,10 +101,10 @@ def result(response: httpx.Response) -> Any:
         body = response.json()
     except ValueError:
         body = None
-    if response.is_success and body is not None:
-        return body
     if not isinstance(body, dict):
-        raise NexusApiError(response.status_code, "not_this_service", "what answered is not NEXUS Cerebro")
+        raise not_this_service(response)
+    if response.is_success:
+        return body
     raise NexusApiError(
         response.status_code,
         str(body.get("code", "unknown")),
@@ -110,6 +112,37 @@ def result(response: httpx.Response) -> Any:
         str(body.get("request_id", "")),
         body.get("errors"),
     )
+
+
+def member(response: Mapping[str, Any], name: str) -> Any:
+    """Return a member that the service always answers.
+
+    Raises:
+        NexusApiError: It is not there, so what answered is not this service.
+    """
+    if name not in response:
+        raise NexusApiError(httpx.codes.OK, "not_this_service", _OTHER_SERVICE)
+    return response[name]
+
+
+def line_of(response: httpx.Response, line: str) -> dict[str, Any]:
+    """Return a line of an export.
+
+    Raises:
+        NexusApiError: It is no JSON object: what answered is not this service, or it was cut off in the line.
+    """
+    try:
+        value = json.loads(line)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise not_this_service(response)
+    return value
+
+
+def not_this_service(response: httpx.Response) -> NexusApiError:
+    """Return the error of an answer that the service would not give."""
+    return NexusApiError(response.status_code, "not_this_service", _OTHER_SERVICE)
 
 
 def unreachable(error: httpx.HTTPError) -> NexusApiError:

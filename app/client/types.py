@@ -69,6 +69,15 @@ class EpisodeContext(TypedDict):
     after: list[Episode]
 
 
+class Project(TypedDict):
+    """A project and how many episodes it has."""
+
+    project_id: str
+    name: str
+    created_at: str
+    episode_count: int
+
+
 class Tombstone(TypedDict):
     """Proof that an episode was deleted."""
 
@@ -146,6 +155,13 @@ class SemanticMemory(TypedDict):
     embedding: EmbeddingDetail
 
 
+class SemanticPage(TypedDict):
+    """One page of semantic memories; next_cursor is None on the last."""
+
+    items: list[SemanticMemory]
+    next_cursor: str | None
+
+
 class Block(TypedDict):
     """A memory block."""
 
@@ -156,6 +172,13 @@ class Block(TypedDict):
     version: int
     created_at: str
     updated_at: str
+
+
+class BlockPage(TypedDict):
+    """One page of memory blocks; next_cursor is None on the last."""
+
+    items: list[Block]
+    next_cursor: str | None
 
 
 class Checkpoint(TypedDict):
@@ -170,6 +193,13 @@ class Checkpoint(TypedDict):
     continuity_score: float
     metadata: dict[str, Any]
     created_at: str
+
+
+class CheckpointPage(TypedDict):
+    """One page of checkpoints; next_cursor is None on the last."""
+
+    items: list[Checkpoint]
+    next_cursor: str | None
 
 
 class BlockChanges(TypedDict):

@@ -5,6 +5,7 @@ from uuid import UUID
 
 from sqlalchemy import Connection
 
+from app.audit import record
 from app.consciousness import repository
 from app.consciousness.identity import Continuity, compare, identity_hash
 from app.consciousness.models import BlockView, CheckpointView, NewCheckpoint
@@ -52,7 +53,15 @@ class ConsciousnessService:
         return block
 
     def put_block(
-        self, agent_id: str, label: str, value: str, *, read_only: bool | None, expected_version: int | None, may_unlock: bool
+        self,
+        agent_id: str,
+        label: str,
+        value: str,
+        *,
+        read_only: bool | None,
+        expected_version: int | None,
+        may_unlock: bool,
+        by: UUID | None = None,
     ) -> tuple[BlockView, bool]:
         """Give a block a value and return (what is stored, whether it is new).
 
@@ -63,6 +72,7 @@ class ConsciousnessService:
             read_only: Whether it is fixed from now on; None leaves that as it is.
             expected_version: Change it only while this is its version; 0 stands for a block that is not there.
             may_unlock: Whether the caller may make a read-only block writable.
+            by: The caller's key, for the audit log, which tells who made a read-only block writable.
 
         Raises:
             BlockReadOnly: It is fixed.
@@ -84,6 +94,7 @@ class ConsciousnessService:
                 if not may_unlock:
                     raise PermissionDenied("only an administrator makes a read-only block writable")
                 repository.set_read_only(connection, agent_id, label, read_only=False)
+                record(connection, by, "unlock block", agent_id, {"label": label, "is_changed": value != block.value})
             elif block.read_only and value != block.value:
                 raise BlockReadOnly(_FIXED)
             repository.set_value(connection, agent_id, label, value)
@@ -176,7 +187,8 @@ class ConsciousnessService:
 
         Raises:
             BlockReadOnly: A block that would have to change is fixed; nothing was written.
-            Conflict: The checkpoint is not what was stored, so it is not written back.
+            Conflict: The checkpoint is not what was stored, so it is not written back; or another request made a block meanwhile that
+                would have to come back. Nothing was written.
             NotFound: The agent has no such checkpoint.
         """
         with self._database.transaction(agent_id) as connection:
@@ -212,7 +224,9 @@ def _write_back(connection: Connection, agent_id: str, before: dict[str, str], b
     for label in continuity.changed:
         repository.set_value(connection, agent_id, label, before[label])
     for label in continuity.removed:
-        repository.insert_block(connection, agent_id, label, before[label], read_only=False)
+        # What was locked before is all that there was: a label that another request made since is nobody's to overwrite.
+        if repository.insert_block(connection, agent_id, label, before[label], read_only=False) is None:
+            raise Conflict("a block that would have to come back was made meanwhile; nothing was written, so ask again")
     for label in continuity.added:
         repository.delete_block(connection, agent_id, label)
     return len(continuity.changed) + len(continuity.removed) + len(continuity.added)

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import anyio
+import httpx
 import uvicorn
 from mcp.server.transport_security import TransportSecuritySettings
 from starlette.applications import Starlette
@@ -13,6 +14,7 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.client.asynchronous import AsyncNexusClient
+from app.client.transport import NexusApiError
 from app.config import Settings
 from app.errors import ConfigurationError
 from app.mcp.tools import build_server
@@ -20,6 +22,7 @@ from app.observability.logs import configure_logging
 from app.security_headers import SECURITY_HEADERS
 
 VERSION = "1.0.0"
+_NAME_OF_AGENT = "an agent is called by letters of ASCII, digits and . _ @ -"
 _LOOPBACK = ("127.0.0.1", "localhost", "[::1]")
 
 
@@ -85,7 +88,13 @@ def http_app(settings: Settings) -> Starlette:
 
     def open_client(headers: Mapping[str, str] | None) -> AsyncNexusClient:
         headers = headers or {}
-        return AsyncNexusClient(url, key_of(headers) or "", headers.get("x-agent-id"))
+        key, agent_id = key_of(headers) or "", headers.get("x-agent-id")
+        # No header that is asked with could carry them, so the API cannot say it.
+        if not key.isascii():
+            raise NexusApiError(httpx.codes.UNAUTHORIZED, "unauthenticated", "the API key is not valid")
+        if agent_id is not None and not agent_id.isascii():
+            raise NexusApiError(httpx.codes.UNPROCESSABLE_ENTITY, "invalid_request", f"X-Agent-Id: {_NAME_OF_AGENT}")
+        return AsyncNexusClient(url, key, agent_id)
 
     names = [*(f"{host}:{settings.mcp_port}" for host in _LOOPBACK), *settings.mcp_allowed_hosts]
     security = TransportSecuritySettings(
@@ -114,17 +123,24 @@ def serve_stdio(settings: Settings) -> None:
     """Serve the process that started this one, with the key in NEXUS_API_KEY or in the file NEXUS_API_KEY_FILE.
 
     Raises:
-        ConfigurationError: There is no key.
+        ConfigurationError: There is no key, or what is given can be no key or no name of an agent.
     """
     key = os.environ.get("NEXUS_API_KEY", "")
     file = os.environ.get("NEXUS_API_KEY_FILE")
     if not key and file:
         try:
             key = Path(file).read_text(encoding="utf-8").strip()
+        except UnicodeDecodeError as error:
+            raise ConfigurationError(f"NEXUS_API_KEY_FILE: {file} is not UTF-8 text") from error
         except OSError as error:
             raise ConfigurationError(f"NEXUS_API_KEY_FILE: cannot read {file}: {error.strerror}") from error
     if not key:
         raise ConfigurationError("set NEXUS_API_KEY_FILE to the file of the agent's key, or NEXUS_API_KEY to the key")
+    agent_id = os.environ.get("NEXUS_AGENT_ID")
+    if not key.isascii():
+        raise ConfigurationError("NEXUS_API_KEY_FILE or NEXUS_API_KEY holds no key: a key has only ASCII")
+    if agent_id is not None and not agent_id.isascii():
+        raise ConfigurationError(f"NEXUS_AGENT_ID: {_NAME_OF_AGENT}")
     configure_logging(settings, "mcp")
-    url, agent_id = api_url(settings), os.environ.get("NEXUS_AGENT_ID")
+    url = api_url(settings)
     anyio.run(build_server(lambda _: AsyncNexusClient(url, key, agent_id), VERSION).run_stdio_async)

@@ -23,6 +23,9 @@ _READS = ToolAnnotations(read_only_hint=True, open_world_hint=False)
 _ADDS = ToolAnnotations(read_only_hint=False, destructive_hint=False, open_world_hint=False)
 _REPLACES = ToolAnnotations(read_only_hint=False, destructive_hint=True, idempotent_hint=True, open_world_hint=False)
 
+_IN_A_PATH = r"^[^/]+$"
+"""What can be one segment of a path; another would be the path of no route, and the API could not say whose name is wrong."""
+
 Tags = Annotated[list[str], Field(description="Tags, to filter by later.")]
 Limit = Annotated[int, Field(ge=1, le=100, description="How many at most.")]
 
@@ -91,7 +94,8 @@ def build_server(open_client: OpenClient, version: str) -> StrictServer:
 
     @server.tool(annotations=_READS)
     async def get_working_memory(
-        context: Context[Any, Any], context_id: Annotated[str, Field(description="What it was called when it was set.")]
+        context: Context[Any, Any],
+        context_id: Annotated[str, Field(pattern=_IN_A_PATH, description="What it was called when it was set.")],
     ) -> dict[str, Any]:
         """Return what is in mind under a name."""
         return dict(await call(context, lambda client: client.get_working(context_id)))
@@ -99,7 +103,7 @@ def build_server(open_client: OpenClient, version: str) -> StrictServer:
     @server.tool(annotations=_REPLACES)
     async def set_working_memory(
         context: Context[Any, Any],
-        context_id: Annotated[str, Field(description="What to call it; what was there under this name is replaced.")],
+        context_id: Annotated[str, Field(pattern=_IN_A_PATH, description="What to call it; what was there under this name is replaced.")],
         active_content: Annotated[dict[str, Any], Field(description="A JSON object.")],
         ttl_seconds: Annotated[int | None, Field(ge=1, le=31_536_000, description="How long to keep it; a day by default.")] = None,
         priority: Priority = "normal",
@@ -111,7 +115,8 @@ def build_server(open_client: OpenClient, version: str) -> StrictServer:
 
     @server.tool(annotations=_REPLACES)
     async def forget_memory(
-        context: Context[Any, Any], episode_id: Annotated[str, Field(description="Of the memory, as a search or receipt says it.")]
+        context: Context[Any, Any],
+        episode_id: Annotated[str, Field(pattern=_IN_A_PATH, description="Of the memory, as a search or receipt says it.")],
     ) -> dict[str, Any]:
         """Delete one memory from every store, for good. Returns a tombstone that proves it."""
         return dict(await call(context, lambda client: client.delete(episode_id)))

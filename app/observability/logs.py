@@ -54,6 +54,9 @@ _SECRET_TEXT = (
 )
 _MAX_DEPTH = 6
 
+_QUIET_LOGGERS = ("httpx", "httpcore")
+"""They name whole URLs, in which sessions and contexts stand, at INFO and below."""
+
 
 def _clean(value: Any, depth: int = 0) -> Any:
     if isinstance(value, str):
@@ -178,4 +181,6 @@ def _route_standard_library(
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(level)
+    for name in _QUIET_LOGGERS:
+        logging.getLogger(name).setLevel(max(level, logging.WARNING))
     logging.captureWarnings(True)

@@ -2,9 +2,11 @@
 
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from uuid import UUID
 
 import orjson
 
+from app.audit import record
 from app.db import Database
 from app.transfer import repository
 from app.transfer.models import FORMAT, KINDS, VERSION
@@ -22,7 +24,9 @@ class ExportService:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def lines(self, agent_id: str, when_read: Callable[[int], None] = lambda _: None) -> Iterator[bytes]:
+    def lines(
+        self, agent_id: str, when_read: Callable[[int], None] = lambda _: None, *, by: UUID | None = None, is_own: bool = False
+    ) -> Iterator[bytes]:
         """Yield a header, then every memory that was committed before this was called, then an end line with the counts.
 
         Each page is a short transaction of its own, so a slow reader holds nothing; what changes meanwhile is exported as it is when
@@ -31,12 +35,16 @@ class ExportService:
         Args:
             agent_id: Whose.
             when_read: Told after each page how many lines it had.
+            by: The key that asks for it, for the audit log; None for the command line.
+            is_own: Whether that key is bound to the agent; then the audit log does not tell of it.
 
         Raises:
             DatabaseUnavailable: Before the first line, or in the middle.
         """
         with self._database.transaction(agent_id) as connection:
             last = {kind: repository.last_position(connection, agent_id, kind) for kind in KINDS}
+            if not is_own:
+                record(connection, by, "export agent", agent_id, {})
         return self._lines(agent_id, last, when_read)
 
     def _lines(self, agent_id: str, last: dict[str, repository.Position], when_read: Callable[[int], None]) -> Iterator[bytes]:

@@ -76,3 +76,18 @@ def test_oversized_body_without_a_length_is_refused(layer: FlaskClient, doubles:
     )
     assert answer.status_code == 413
     assert answer.get_json()["code"] == "body_too_large"
+
+
+@pytest.mark.parametrize("method", ["GET", "PUT", "DELETE"])
+@pytest.mark.parametrize("place", ["/memory/working/", "/consciousness/blocks/"])
+def test_path_that_is_no_utf_8_is_not_taken_for_another_name(place: str, method: str, layer: FlaskClient) -> None:
+    # As gunicorn hands %ff on; the test client would put the sign for what cannot be read in its place itself.
+    path = {"PATH_INFO": f"{place}\xff"}
+    body: Any = None if method != "PUT" else {"value": "x"} if "blocks" in place else {"active_content": {}}
+    answer = layer.open(place, method=method, headers={"X-API-Key": "nxs_agent_alice"}, environ_overrides=path, json=body)
+    assert (answer.status_code, answer.get_json()["code"], answer.get_json()["detail"]) == (422, "invalid_request", "the path is not UTF-8")
+
+
+@pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/docs"])
+def test_probe_may_add_a_query_that_is_no_utf_8(path: str, layer: FlaskClient) -> None:
+    assert layer.get(f"{path}?x=%ff").status_code == layer.get(path).status_code == 200

@@ -2,7 +2,7 @@
 
 import asyncio
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from typing import Any, get_type_hints
 
@@ -41,7 +41,7 @@ def client(services: Services) -> Iterator[NexusClient]:
 
 
 def test_story_of_an_agent(client: NexusClient, drain: Callable[[], int]) -> None:
-    receipt = client.store("the kettle is on", session_id="s", tags=["kitchen"], metadata={"n": 1})
+    receipt = client.store("the kettle is on", session_id="s", tags=["kitchen"], metadata={"n": 1}, project="cerebro")
     again = client.store("twice", idempotency_key="k")
     assert client.store("twice", idempotency_key="k")["episode_id"] == again["episode_id"]
     many = client.store_many([{"content": f"n{number}", "session_id": "s"} for number in range(3)])
@@ -62,11 +62,20 @@ def test_story_of_an_agent(client: NexusClient, drain: Callable[[], int]) -> Non
     memory = client.store_semantic("tea", "a drink", confidence_score=0.9)
     assert client.change_semantic(memory["memory_id"], {"definition": "a hot drink"})["version"] == 2
     assert client.get_semantic(memory["memory_id"])["definition"] == "a hot drink"
+    assert [item["concept"] for item in client.list_semantic(concept="tea")["items"]] == ["tea"]
     client.delete_semantic(memory["memory_id"])
     assert client.put_block("persona", "calm", expected_version=0)["version"] == 1
     assert client.get_block("persona")["value"] == "calm"
     checkpoint = client.checkpoint({"step": 1})
     assert client.restore(checkpoint["checkpoint_id"])["continuity_score"] == 1.0
+    assert client.get_checkpoint(checkpoint["checkpoint_id"])["blocks"] == {"persona": "calm"}
+    assert [item["checkpoint_id"] for item in client.list_checkpoints()["items"]] == [checkpoint["checkpoint_id"]]
+    assert client.create_block("mood", "bright")["read_only"] is False
+    first = client.list_blocks(limit=1)
+    assert [block["label"] for block in (*first["items"], *client.list_blocks(cursor=first["next_cursor"])["items"])] == ["mood", "persona"]
+    client.delete_block("mood")
+    assert len(client.list_blocks()["items"]) == 1
+    assert [(project["name"], project["episode_count"]) for project in client.projects()] == [("cerebro", 1)]
     exported = list(client.export())
     assert exported[-1]["counts"]["episode"] == 4
     assert client.import_lines(exported)["unchanged"]["episode"] == 4
@@ -110,8 +119,12 @@ ANSWERS = {
     "SearchResultsAnswer": types.SearchResults,
     "ContextListAnswer": types.WorkingPage,
     "SemanticAnswer": types.SemanticMemory,
+    "SemanticListAnswer": types.SemanticPage,
     "BlockAnswer": types.Block,
+    "BlockListAnswer": types.BlockPage,
     "CheckpointAnswer": types.Checkpoint,
+    "CheckpointListAnswer": types.CheckpointPage,
+    "ProjectAnswer": types.Project,
     "RestoreAnswer": types.Restored,
     "BlockChanges": types.BlockChanges,
     "VerdictAnswer": types.Verdict,
@@ -186,10 +199,72 @@ def test_service_that_stays_away_is_given_up(no_waits: list[float]) -> None:
         client.get("x")
 
 
-def test_answer_of_something_else_is_said() -> None:
-    client, _ = refusing(httpx.Response(200, text="<html>"))
-    with pytest.raises(NexusApiError, match="not NEXUS Cerebro"):
-        client.get("x")
+OTHERS_ANSWERS = {
+    "a page": httpx.Response(200, text="<html>"),
+    "a list": httpx.Response(200, json=["x"]),
+    "a number": httpx.Response(200, json=1),
+    "no text": httpx.Response(200, content=b"\xff", headers={"Content-Type": "application/json"}),
+    "another object": httpx.Response(200, json={"status": "fine"}),
+    "a list of errors": httpx.Response(404, json=["x"]),
+}
+CALLS: dict[str, Callable[[NexusClient], object]] = {
+    "export": lambda client: list(client.export()),
+    "heads": lambda client: client.heads(),
+    "list_all": lambda client: list(client.list_all()),
+    "projects": lambda client: client.projects(),
+    "recent": lambda client: client.recent(),
+    "store_many": lambda client: client.store_many([{"content": "x"}]),
+}
+
+
+# A line of an export is whatever object it is.
+@pytest.mark.parametrize(
+    ("what", "call"), [(what, call) for what in OTHERS_ANSWERS for call in CALLS if (what, call) != ("another object", "export")]
+)
+def test_answer_of_something_else_is_said(what: str, call: str) -> None:
+    client, _ = refusing(OTHERS_ANSWERS[what])
+    with pytest.raises(NexusApiError, match="not NEXUS Cerebro") as refused:
+        CALLS[call](client)
+    assert (refused.value.status, refused.value.code) == (OTHERS_ANSWERS[what].status_code, "not_this_service")
+
+
+class CutOff(httpx.SyncByteStream, httpx.AsyncByteStream):
+    """A body that ends in the middle."""
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Yield a line and break off."""
+        yield b'{"type": "header"}\n'
+        raise httpx.RemoteProtocolError("peer closed connection")
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        """Yield a line and break off."""
+        for part in self:
+            yield part
+
+
+def test_export_that_gets_no_answer_or_half_of_one_is_unreachable() -> None:
+    client, _ = refusing(httpx.ConnectError("refused"), httpx.Response(200, stream=CutOff()))
+    for lines in (0, 1):
+        export = client.export()
+        assert [next(export)["type"] for _ in range(lines)] == ["header"] * lines
+        with pytest.raises(NexusApiError) as lost:
+            next(export)
+        assert (lost.value.status, lost.value.code) == (None, "unreachable")
+
+    async def export_to_the_end() -> None:
+        transport = httpx.MockTransport(lambda _: httpx.Response(200, stream=CutOff()))
+        async with AsyncNexusClient("http://nexus", "key", transport=transport) as asynchronous_client:
+            async for _ in asynchronous_client.export():
+                pass
+
+    with pytest.raises(NexusApiError, match="unreachable"):
+        asyncio.run(export_to_the_end())
+
+
+def test_argument_that_fits_in_no_url_is_a_value_error() -> None:
+    client, _ = refusing()
+    with pytest.raises(ValueError, match="cannot be sent"):
+        client.get("x" * 100_000)
 
 
 def test_ids_cannot_leave_their_place_in_the_path() -> None:

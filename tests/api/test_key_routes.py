@@ -135,6 +135,21 @@ def test_every_act_is_in_the_audit_log_without_secrets(admin: Caller) -> None:
     ]
 
 
+def test_administrator_who_unlocks_a_block_or_exports_an_agent_is_in_the_audit_log(admin: Caller, alice: Caller) -> None:
+    block = "/consciousness/blocks/oath"
+    alice.put(block, {"value": "do no harm", "read_only": True})
+    alice.get("/export")
+    assert admin.put(block, {"value": "do harm", "agent_id": "alice"}).status_code == 409
+    assert admin.put(block, {"value": "do harm", "read_only": False, "agent_id": "alice"}).status_code == 200
+    assert admin.get("/export?agent_id=alice").status_code == 200
+    answer = admin.get("/audit")
+    exported, unlocked = (entry for entry in answer.get_json()["items"] if entry["subject"] == "alice")
+    assert (unlocked["action"], unlocked["details"]) == ("unlock block", {"label": "oath", "is_changed": True})
+    assert (exported["action"], exported["details"]) == ("export agent", {})
+    assert exported["key_id"] == unlocked["key_id"] is not None
+    assert "harm" not in answer.get_data(as_text=True)
+
+
 @pytest.mark.parametrize(
     "body",
     [

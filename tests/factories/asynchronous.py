@@ -6,7 +6,7 @@ from pathlib import Path
 CLIENT = Path(__file__).resolve().parents[2] / "app" / "client"
 
 _WORDS = {
-    '"""The client: one': '"""The asynchronous client, made from sync.py: one',
+    '"""The client: a': '"""The asynchronous client, made from sync.py: a',
     "  # noqa: UP028 - the asynchronous client has the same line": "",
     "import json\nimport time\nimport uuid": "import asyncio\nimport json\nimport uuid",
     "collections.abc import Iterator,": "collections.abc import AsyncIterator,",

@@ -33,6 +33,7 @@ def test_export_forget_and_import_of_an_agent(services: Services, run: Run, tmp_
     assert len(file.read_bytes().splitlines()) == 7
     assert run("export", "alice").stdout_bytes.splitlines()[1:-1] == file.read_bytes().splitlines()[1:-1]
     assert not file.with_name("alice.ndjson.part").exists()
+    assert sql("SELECT DISTINCT key_id, action FROM memory_system.audit_log WHERE subject = 'alice'") == [(None, "export agent")]
     unchanged = run("import", "alice", str(file), "--json")
     assert (unchanged.exit_code, json.loads(unchanged.stdout)["unchanged"]) == (0, {"episode": 5})
     forgotten = run("forget", "alice", "--yes", "--json")

@@ -8,10 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from psycopg2.errors import ReadOnlySqlTransaction
-from sqlalchemy import text
+from sqlalchemy import Connection, text
 from sqlalchemy.exc import InternalError
 
 from app.bootstrap import Services
+from app.consciousness import repository
 from app.consciousness.identity import compare, identity_hash
 from app.consciousness.models import BlockView, NewCheckpoint
 from app.db import Database
@@ -135,6 +136,28 @@ def test_restore_writes_the_blocks_back_all_or_none(services: Services) -> None:
     assert services.consciousness.restore("alice", made.checkpoint_id, write_blocks=True).blocks_written == 3
     again = services.consciousness.restore("alice", made.checkpoint_id, write_blocks=False)
     assert (again.continuity.score, again.current_identity_hash) == (1.0, made.identity_hash)
+
+
+def test_restore_writes_nothing_when_a_removed_block_comes_back_meanwhile(services: Services, monkeypatch: pytest.MonkeyPatch) -> None:
+    for label in ("changed", "removed"):
+        put(services, label, "before")
+    made = services.consciousness.checkpoint("alice", CHECKPOINT)
+    put(services, "changed", "after")
+    services.consciousness.delete_block("alice", "removed")
+    lock_blocks = repository.lock_blocks
+
+    def lock_and_be_overtaken(connection: Connection, agent_id: str) -> list[BlockView]:
+        locked = lock_blocks(connection, agent_id)
+        put(services, "removed", "of another request")
+        return locked
+
+    with monkeypatch.context() as patched:
+        patched.setattr(repository, "lock_blocks", lock_and_be_overtaken)
+        with pytest.raises(Conflict):
+            services.consciousness.restore("alice", made.checkpoint_id, write_blocks=True)
+    assert services.consciousness.get_block("alice", "changed").value == "after", "half of it was written"
+    assert services.consciousness.get_block("alice", "removed").value == "of another request"
+    assert services.consciousness.restore("alice", made.checkpoint_id, write_blocks=True).blocks_written == 2
 
 
 def test_checkpoint_altered_behind_the_services_back_is_named_and_not_written(services: Services, sql: Sql) -> None:

@@ -4,6 +4,7 @@ Redis is a server of its own that is really down, killed, frozen, full, read-onl
 """
 
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -13,12 +14,14 @@ from typing import Any
 
 import pytest
 from flask.testing import FlaskClient
-from sqlalchemy import event, make_url
+from sqlalchemy import Connection, event, make_url, text
 
+from app.agents import repository
 from app.bootstrap import Services, build_services
 from app.cache import keys
 from app.config import Settings
 from app.db import Database
+from app.errors import OutcomeUnknown
 from app.factory import create_app
 from app.stack.layout import Layout
 from tests.factories.encoder import FakeEncoder
@@ -64,6 +67,10 @@ class Place:
         answer = self.client.get(f"/memory/working/{context_id}")
         assert answer.status_code in {200, 404}, answer.text
         return int(answer.json["active_content"]["step"]) if answer.status_code == 200 and answer.json is not None else None
+
+    def forget(self) -> int:
+        """Have the agent forgotten and return the status."""
+        return int(self.client.delete(f"/agents/{AGENT}").status_code)
 
     def note(self, content: str) -> int:
         """Store an episode and return the status."""
@@ -222,6 +229,36 @@ def test_failure_of_redis_fails_no_request_and_leaves_nothing_stale(fails: Calla
     # And Redis is used again, once it has been left alone for two seconds.
     wait_until(lambda: place.put("c", 3) == 200 and b'"step":3' in (place.value("c") or b""), 5, "nothing is written through any more")
     assert place.step("c") == 3
+
+
+@pytest.mark.parametrize("fails", [is_frozen, is_a_black_hole, is_read_only], ids=lambda fails: fails.__name__.replace("_", " "))
+def test_forgotten_agent_is_served_from_no_redis_that_missed_it(fails: Callable[[Place], Callable[[], None]], place: Place) -> None:
+    assert (place.put("c", 1), place.put("d", 1), place.note("before")) == (201, 201, 201)
+    assert (place.step("c"), place.step("d"), place.recent()) == (1, 1, ["before"])
+    mend = fails(place)
+    try:
+        assert place.forget() == 503
+        # Held back, as its thread may be: then a request does first what is owed.
+        place.services.working._cache._redis._payer = threading.current_thread()
+    finally:
+        mend()
+    place.forget_the_pause()
+    assert (place.step("c"), place.step("d"), place.recent()) == (None, None, [])
+    assert (place.value("c"), place.value("d")) == (None, None)
+    assert place.forget() == 200
+
+
+def test_agent_forgotten_in_part_is_not_served_from_redis(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert (place.put("c", 1), place.step("c")) == (201, 1)
+
+    def deletes_and_loses_the_answer(connection: Connection, _most: int) -> dict[str, int]:
+        connection.execute(text("DELETE FROM nexus_memory.working_memory_contexts"))
+        connection.commit()
+        raise OutcomeUnknown("lost")
+
+    monkeypatch.setattr(repository, "forget_others", deletes_and_loses_the_answer)
+    assert place.forget() == 503
+    assert place.step("c") is None
 
 
 @pytest.mark.parametrize("fails", [is_full, is_read_only], ids=lambda fails: fails.__name__.replace("_", " "))

@@ -24,7 +24,9 @@ from werkzeug.serving import make_server
 
 from app.bootstrap import Services
 from app.config import Settings
+from app.errors import ConfigurationError
 from app.factory import create_app
+from app.mcp.server import serve_stdio
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOLS = {"store_memory", "search_memory", "recent_memories", "get_working_memory", "set_working_memory", "forget_memory"}
@@ -178,6 +180,34 @@ def test_wrong_arguments_are_named_and_not_repeated(running: Running) -> None:
     asyncio.run(story())
 
 
+@pytest.mark.parametrize("name", ["", "a/b", "/"])
+def test_name_that_is_no_part_of_a_path_is_named(name: str, running: Running) -> None:
+    async def story() -> None:
+        async with over_http(running, running.ada) as client:
+            context = {"context_id": name}
+            assert refusal(await client.call_tool("get_working_memory", context)).startswith("invalid_request: context_id: ")
+            replacing = {"context_id": name, "active_content": {}}
+            assert refusal(await client.call_tool("set_working_memory", replacing)).startswith("invalid_request: context_id: ")
+            assert refusal(await client.call_tool("forget_memory", {"episode_id": name})).startswith("invalid_request: episode_id: ")
+
+    asyncio.run(story())
+
+
+@pytest.mark.parametrize(
+    ("header", "prefix", "reason"),
+    [("Authorization", b"Bearer ", "unauthenticated: "), ("X-API-Key", b"", "unauthenticated: "), ("X-Agent-Id", b"", "X-Agent-Id: ")],
+)
+def test_header_that_is_no_ascii_is_a_bad_key_or_agent(header: str, prefix: bytes, reason: str, running: Running, tmp_path: Path) -> None:
+    key = {"Authorization": f"Bearer {running.ada}".encode()} if header == "X-Agent-Id" else {}
+    call = HELLO | {"method": "tools/call", "params": {"name": "recent_memories", "arguments": {}}}
+    accepted = {"Accept": b"application/json, text/event-stream", "Content-Type": b"application/json"}
+    headers = {name.encode(): value for name, value in (accepted | key | {header: prefix + "\u00e9".encode("latin-1")}).items()}
+    told = httpx.post(running.url, content=json.dumps(call), headers=headers).json()["result"]
+    assert told["isError"] is True
+    assert reason in told["content"][0]["text"]
+    assert '"level":"error"' not in (tmp_path / "mcp.log").read_text()
+
+
 def test_unknown_arguments_and_tools_are_refused_and_no_value_is_repeated(running: Running) -> None:
     async def story() -> None:
         async with over_http(running, running.ada) as client:
@@ -227,6 +257,8 @@ def test_log_of_the_process_holds_no_content_and_no_key(running: Running, tmp_pa
         async with over_http(running, running.ada) as client:
             await client.call_tool("store_memory", {"content": "xyzzy secret"})
             await client.call_tool("search_memory", {"query": "xyzzy secret", "limit": 500})
+            await client.call_tool("recent_memories", {"session_id": "xyzzy-session"})
+            await client.call_tool("get_working_memory", {"context_id": "xyzzy-context"})
 
     asyncio.run(story())
     log = (tmp_path / "mcp.log").read_text()
@@ -248,6 +280,17 @@ def test_stdio_without_a_key_says_what_to_do(tmp_path: Path) -> None:
     )
     assert result.returncode == 1
     assert "NEXUS_API_KEY_FILE" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [({"NEXUS_API_KEY": "\u00e9"}, "NEXUS_API_KEY"), ({"NEXUS_API_KEY": "k", "NEXUS_AGENT_ID": "\u00e9"}, "NEXUS_AGENT_ID")],
+)
+def test_stdio_with_what_can_be_no_key_or_agent_says_so(variables: dict[str, str], named: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    with pytest.raises(ConfigurationError, match=named):
+        serve_stdio(Settings())
 
 
 def test_settings_find_the_api_behind_any_host() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import structlog
 
@@ -58,6 +59,16 @@ def test_secrets_and_content_are_hidden_wherever_they_stand(lines: Any) -> None:
         assert hidden not in written
     assert lines()[1]["logger"] == "library"
     assert lines()[1]["process"] == "api"
+
+
+@pytest.mark.parametrize("log_level", ["INFO", "DEBUG"])
+def test_url_that_this_process_asks_is_written_at_no_level(log_level: Any, tmp_path: Path, lines: Any) -> None:
+    stream = io.StringIO()
+    configure_logging(Settings(secrets_dir=tmp_path, log_level=log_level), "mcp", stream)
+    with httpx.Client(transport=httpx.MockTransport(lambda _: httpx.Response(200))) as client:
+        client.get("http://api/memory/working/my-diary", params={"session_id": "my-session"})
+    logging.getLogger("httpcore.http11").debug("send_request_headers.started request=%s", "my-diary")
+    assert stream.getvalue() == ""
 
 
 def _fail() -> None:
