@@ -206,10 +206,12 @@ def test_workers_are_as_many_as_worker_replicas_says() -> None:
 def test_every_setting_reaches_the_containers() -> None:
     given = set().union(*(service.get("environment", {}) for service in SERVICES.values()))
     assert {name.upper() for name in Settings.model_fields} - given == OF_THE_EMBEDDED_STACK
+    for name in ("api", "dispatcher", "worker"):
+        assert set(SERVICES[name]["environment"]) >= compose.OF_OPENTELEMETRY, name
 
 
 def test_every_setting_of_a_service_is_known() -> None:
-    known = {name.upper() for name in Settings.model_fields} | {"OMP_NUM_THREADS", "PROMETHEUS_MULTIPROC_DIR"}
+    known = {name.upper() for name in Settings.model_fields} | compose.OF_OPENTELEMETRY | {"OMP_NUM_THREADS", "PROMETHEUS_MULTIPROC_DIR"}
     for name in OURS:
         assert set(SERVICES[name]["environment"]) <= known, name
 

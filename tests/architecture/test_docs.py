@@ -83,7 +83,7 @@ def test_example_environment_gives_every_default_under_its_description(monkeypat
         setting = re.match(r"#([A-Z_]+)=(.*)", line)
         if setting is None or setting[1].lower() not in Settings.model_fields:  # What only compose takes is no setting.
             continue
-        name, value = setting.groups()
+        name, value = setting[1], setting[2].strip("'")
         assert above == f"# {Settings.model_fields[name.lower()].description}"
         if value or Settings.model_fields[name.lower()].default == "":
             monkeypatch.setenv(name, value)
@@ -97,7 +97,7 @@ def test_reference_gives_every_default_and_description() -> None:
     for name, field in Settings.model_fields.items():
         default, meaning = rows[name.upper()]
         assert meaning == field.description
-        assert default.strip("`") == (example[name.upper()] or "(none)")
+        assert default.strip("`") == (example[name.upper()].strip("'") or "(none)")
 
 
 def test_reference_names_every_route_and_who_may_call_it(tmp_path: Path) -> None:
@@ -134,6 +134,14 @@ def test_reference_names_every_error_code_with_its_status() -> None:
 
 def _made(kind: type[errors.NexusError]) -> errors.NexusError:
     return errors.InvalidItems("", []) if kind is errors.InvalidItems else kind("")
+
+
+def test_proxy_tells_those_behind_it_whether_it_was_called_by_tls() -> None:
+    text = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
+    locations = re.findall(r"^    location \S+ \{\n(.*?)^    \}", text, flags=re.MULTILINE | re.DOTALL)
+    assert len(locations) == 2
+    for location in locations:
+        assert "proxy_set_header X-Forwarded-Proto $scheme;" in location
 
 
 def test_glossary_has_each_word_once_and_in_order() -> None:
