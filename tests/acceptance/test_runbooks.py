@@ -113,7 +113,15 @@ def test_replay_dead_rows(sandbox: Sandbox, tmp_path: Path) -> None:
 
 
 def test_rotate_secrets_under_traffic(sandbox: Sandbox, tmp_path: Path) -> None:
-    names = ("pg_app_password", "pg_worker_password", "pg_readonly_password", "pg_superuser_password", "redis_password", "admin_api_key")
+    names = (
+        "pg_app_password",
+        "pg_worker_password",
+        "pg_readonly_password",
+        "pg_superuser_password",
+        "redis_password",
+        "admin_api_key",
+        "metrics_api_key",
+    )
     before = {name: sandbox.settings.secret(name) for name in names}
     seal = sandbox.settings.secret("ledger_signing_key")
     with traffic(sandbox) as answers:
