@@ -12,7 +12,7 @@ from tests.acceptance.sessions import Answered, run_session
 from tests.factories.documents import Example, difference, examples
 
 README = examples("README.md")
-OPERATORS = ("docs/troubleshooting.md", "docs/tuning.md", "docs/deployment.md")
+OPERATORS = ("docs/troubleshooting.md", "docs/tuning.md", "docs/deployment.md", "docs/runbooks/alerts.md")
 
 
 @pytest.fixture(scope="module")

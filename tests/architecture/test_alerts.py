@@ -17,6 +17,7 @@ from app.observability import metrics
 from app.stack import prometheus
 from app.stack.layout import Layout
 from app.stack.secret_files import write_missing
+from tests.factories.documents import examples
 
 FOLDER = Path(__file__).resolve().parents[2] / "compose" / "prometheus"
 RULES = yaml.safe_load((FOLDER / "rules.yml").read_text(encoding="utf-8"))["groups"][0]["rules"]
@@ -116,3 +117,15 @@ def check_commands(text: str) -> None:
 
 def test_commands_that_alerts_name_exist() -> None:
     check_commands(" ".join(rule["annotations"]["action"] for rule in RULES))
+
+
+def test_every_alert_has_its_heading_two_commands_to_begin_with_and_a_word_on_agents() -> None:
+    document = "docs/runbooks/alerts.md"
+    lines = (FOLDER.parents[1] / document).read_text(encoding="utf-8").splitlines()
+    headings = {number: line.removeprefix("## ") for number, line in enumerate(lines, 1) if line.startswith("## ")}
+    assert list(headings.values()) == [rule["alert"] for rule in RULES]
+    begins = sorted(headings)
+    for begin, end in zip(begins, [*begins[1:], len(lines) + 1], strict=True):
+        section = "\n".join(lines[begin : end - 1])
+        assert sum(begin < block.line < end for block in examples(document)) >= 2, headings[begin]
+        assert "**Agents**" in section or "**agents**" in section, headings[begin]

@@ -206,10 +206,12 @@ def test_workers_are_as_many_as_worker_replicas_says() -> None:
 def test_every_setting_reaches_the_containers() -> None:
     given = set().union(*(service.get("environment", {}) for service in SERVICES.values()))
     assert {name.upper() for name in Settings.model_fields} - given == OF_THE_EMBEDDED_STACK
+    for name in ("api", "dispatcher", "worker"):
+        assert set(SERVICES[name]["environment"]) >= compose.OF_OPENTELEMETRY, name
 
 
 def test_every_setting_of_a_service_is_known() -> None:
-    known = {name.upper() for name in Settings.model_fields} | {"OMP_NUM_THREADS", "PROMETHEUS_MULTIPROC_DIR"}
+    known = {name.upper() for name in Settings.model_fields} | compose.OF_OPENTELEMETRY | {"OMP_NUM_THREADS", "PROMETHEUS_MULTIPROC_DIR"}
     for name in OURS:
         assert set(SERVICES[name]["environment"]) <= known, name
 
@@ -224,7 +226,11 @@ def test_default_of_a_variable_is_the_default_of_its_setting() -> None:
 
 
 @needs_compose
-@pytest.mark.parametrize("beside", [(), ("external.yml",), ("external.yml", "rabbitmq.yml")], ids=lambda files: "+".join(files) or "alone")
+@pytest.mark.parametrize(
+    "beside",
+    [(), ("external.yml",), ("external.yml", "rabbitmq.yml"), ("alerting.yml",)],
+    ids=lambda files: "+".join(files) or "alone",
+)
 def test_compose_takes_the_file(beside: tuple[str, ...]) -> None:
     assert COMPOSE is not None, "docker-compose is required and not installed"
     files = [argument for name in ("docker-compose.yml", *beside) for argument in ("-f", str(FOLDER / name))]
@@ -243,7 +249,8 @@ def test_compose_takes_the_file(beside: tuple[str, ...]) -> None:
     assert worker["deploy"]["replicas"] == 3
     assert worker["environment"]["LEASE_SECONDS"] == "33"
     assert worker["environment"]["BATCH_ROWS"] is None
-    assert resolved["networks"]["data"]["internal"] is (not beside)
+    assert resolved["networks"]["data"]["internal"] is ("external.yml" not in beside)
+    assert ("alert_webhook_url" in str(resolved["services"]["alertmanager"])) is ("alerting.yml" in beside)
     mounted = {secret["source"] for secret in resolved["services"]["beat"]["secrets"]}
     assert mounted == {"redis_password"} | ({"rabbitmq_password"} if "rabbitmq.yml" in beside else set())
 
@@ -263,6 +270,39 @@ def test_password_goes_to_rabbitmq_where_that_of_redis_goes() -> None:
     assert {name for name, service in beside["services"].items() if service["secrets"] == ["rabbitmq_password"]} == {
         name for name, secrets in SECRETS.items() if "redis_password" in secrets
     } - {"redis"}
+
+
+def test_file_that_alertmanager_is_told_to_read_is_handed_to_it() -> None:
+    advice = (FOLDER / "alertmanager" / "alertmanager.yml").read_text(encoding="utf-8")
+    beside = yaml.safe_load((FOLDER / "alerting.yml").read_text(encoding="utf-8"))
+    named = set(re.findall(r"/run/secrets/(\w+)", advice))
+    assert {name: service["secrets"] for name, service in beside["services"].items()} == {"alertmanager": sorted(named)}
+    assert beside["secrets"] == {name: {"file": f"../secrets/{name}.txt"} for name in named}
+    followed = yaml.safe_load(re.sub(r"^    # ( *(?:webhook_configs|-|send_resolved))", r"    \1", advice, flags=re.MULTILINE))
+    (receiver,) = followed["receivers"]
+    assert [hook["url_file"] for hook in receiver["webhook_configs"]] == [f"/run/secrets/{name}" for name in named]
+
+
+def _started_with(name: str) -> set[str]:
+    """Return what Compose starts before a service, unless it is told --no-deps."""
+    needed = set(SERVICES[name].get("depends_on", {}))
+    return needed.union(*map(_started_with, needed))
+
+
+def test_command_with_external_servers_starts_none_of_the_bundled_ones() -> None:
+    text = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
+    section = text.partition("## Your own servers")[2].partition("\n## ")[0]
+    typed = re.findall(r"^compose (up|run)( .*)$", section, re.MULTILINE)
+    started = set()
+    for _, arguments in typed:
+        words = arguments.partition(" python ")[0].split()
+        named = {word for word in words if not word.startswith("-")}
+        assert named <= set(SERVICES)
+        started |= named if "--no-deps" in words else named.union(*map(_started_with, named))
+    assert started == set(SERVICES) - {"postgres", "redis", "admin"}
+    assert _started_with("admin") == set(), "`compose run --rm admin` is typed with and without external.yml"
+    order = ["app db bootstrap", "app db migrate", "volumes", "api dispatcher worker"]
+    assert [word for word, (_, arguments) in zip(order, typed, strict=True) if word not in arguments] == []
 
 
 # PostgreSQL and Redis.
@@ -433,8 +473,12 @@ def test_image_has_no_package_of_the_embedded_stack_or_the_tests() -> None:
 def test_every_package_of_the_image_is_pinned() -> None:
     lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
     pinned = {_normal(line.partition("==")[0]) for line in lines if "==" in line}
-    # Every environment of Python 3.11 begins with it.
-    assert _brought_along(_wanted()) - pinned == {"setuptools"}
+    assert _brought_along(_wanted()) - pinned == set()
+
+
+def test_frontend_of_the_builder_is_the_builders_own_or_of_one_version() -> None:
+    named = re.findall(r"^# syntax=(\S+)$", (FOLDER / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert [name for name in named if not re.search(r":\d+\.\d+\.\d+|@sha256:", name)] == []
 
 
 # Grafana.
@@ -458,6 +502,10 @@ def test_grafana_finds_its_sources_and_dashboards() -> None:
 
 def test_deployment_names_every_service_and_no_other() -> None:
     text = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
+    checked = text.partition("| service | its check asks |")[2].partition("\n\n")[0]
+    assert set(re.findall(r"`([\w-]+)`", " ".join(re.findall(r"^\| (`[^|]+`) \|", checked, re.MULTILINE)))) == {
+        name for name, service in SERVICES.items() if "healthcheck" in service
+    }
     table = text.partition("| service | what |")[2].partition("\n\n")[0]
     named = {name for cell in re.findall(r"^\| (`[^|]+`) \|", table, re.MULTILINE) for name in re.findall(r"`([\w-]+)`", cell)}
     assert named == set(SERVICES)

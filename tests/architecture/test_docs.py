@@ -1,5 +1,6 @@
 """The documents agree with the code: links, settings, routes, codes, commands."""
 
+import os
 import re
 from itertools import pairwise
 from pathlib import Path
@@ -11,11 +12,13 @@ from app import errors
 from app.api.policies import ROUTE_POLICIES, Access, RoutePolicy
 from app.api.problems import _CODE_OF_STATUS, status_of
 from app.cli.main import COMMANDS
-from app.config import Settings, load_settings
+from app.cli.stack import _up_detached
+from app.config import ROTATABLE_SECRETS, Settings, load_settings
 from app.factory import create_app
 from app.identity.models import KeyRole
 from app.identity.permissions import GRANTS, Permission
 from app.stack.layout import Layout
+from app.stack.lock import OwnerLock
 from app.stack.programs import service_programs
 from tests.api.doubles import Doubles
 from tests.factories.documents import ROOT, difference, examples
@@ -83,7 +86,7 @@ def test_example_environment_gives_every_default_under_its_description(monkeypat
         setting = re.match(r"#([A-Z_]+)=(.*)", line)
         if setting is None or setting[1].lower() not in Settings.model_fields:  # What only compose takes is no setting.
             continue
-        name, value = setting.groups()
+        name, value = setting[1], setting[2].strip("'")
         assert above == f"# {Settings.model_fields[name.lower()].description}"
         if value or Settings.model_fields[name.lower()].default == "":
             monkeypatch.setenv(name, value)
@@ -97,7 +100,7 @@ def test_reference_gives_every_default_and_description() -> None:
     for name, field in Settings.model_fields.items():
         default, meaning = rows[name.upper()]
         assert meaning == field.description
-        assert default.strip("`") == (example[name.upper()] or "(none)")
+        assert default.strip("`") == (example[name.upper()].strip("'") or "(none)")
 
 
 def test_reference_names_every_route_and_who_may_call_it(tmp_path: Path) -> None:
@@ -134,6 +137,46 @@ def test_reference_names_every_error_code_with_its_status() -> None:
 
 def _made(kind: type[errors.NexusError]) -> errors.NexusError:
     return errors.InvalidItems("", []) if kind is errors.InvalidItems else kind("")
+
+
+def test_message_of_a_busy_folder_is_quoted_as_each_way_of_starting_says_it(tmp_path: Path) -> None:
+    settings = Settings(data_dir=tmp_path, secrets_dir=tmp_path)
+    layout = Layout(tmp_path)
+    layout.create()
+    held = OwnerLock(layout.lock_file)
+    held.acquire()
+    try:
+        said = []
+        for start in (OwnerLock(layout.lock_file).acquire, lambda: _up_detached(settings)):
+            with pytest.raises(errors.StackError) as refused:
+                start()
+            said.append(refused.value.message.replace(str(layout.root), "/srv/nexus/data").replace(str(os.getpid()), "18311"))
+    finally:
+        held.release()
+    quoted = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8").splitlines()
+    assert [message for message in said if f"error: {message}" not in quoted] == []
+
+
+def test_what_backups_write_is_no_part_of_the_repository() -> None:
+    lines = (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
+    text = "".join((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("deployment.md", "runbooks/restore.md"))
+    assert {f"*.{ending}" for ending in re.findall(r"\bnexus\.(\w+)", text) if ending in {"dump", "secrets"}} == {"*.dump", "*.secrets"}
+    assert {"*.dump", "*.secrets"} <= set(lines)
+
+
+def test_every_secret_that_may_change_is_told_of_where_secrets_are_changed() -> None:
+    for name in ("deployment.md", "runbooks/rotate-secrets.md"):
+        text = (ROOT / "docs" / name).read_text(encoding="utf-8")
+        first = " ".join(cells.partition(" | ")[0] for cells in re.findall(r"^\| (.*)$", text, re.MULTILINE))
+        assert [secret for secret in ROTATABLE_SECRETS if f"`{secret}`" not in first] == [], name
+
+
+def test_proxy_tells_those_behind_it_whether_it_was_called_by_tls() -> None:
+    text = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8")
+    locations = re.findall(r"^    location \S+ \{\n(.*?)^    \}", text, flags=re.MULTILINE | re.DOTALL)
+    assert len(locations) == 2
+    for location in locations:
+        assert "proxy_set_header X-Forwarded-Proto $scheme;" in location
 
 
 def test_glossary_has_each_word_once_and_in_order() -> None:

@@ -11,6 +11,9 @@ from tests.factories.documents import ROOT
 
 FILE = ROOT / "compose" / "docker-compose.yml"
 
+# Variables of OpenTelemetry's own that reach the containers beside the settings; the SDK of the traces reads them itself.
+OF_OPENTELEMETRY = {"OTEL_EXPORTER_OTLP_HEADERS", "OTEL_TRACES_SAMPLER", "OTEL_TRACES_SAMPLER_ARG", "OTEL_BSP_SCHEDULE_DELAY"}
+
 _VARIABLE = re.compile(r"\$\$|\$\{([A-Z_][A-Z0-9_]*)(?:(:?-)([^}]*))?\}")
 _PINNED = re.compile(r".+:v?\d+\.\d+\.\d+(-[\w.-]+)?")
 _LOOPBACK = "127.0.0.1:"

@@ -93,12 +93,16 @@ class Containers:
         """The services that were started and not stopped."""
         return set(self._running)
 
-    def health(self, name: str) -> tuple[int, str]:
-        """Return exit status and output of a service's own health check."""
+    def health(self, name: str, **instead: str) -> tuple[int, str]:
+        """Return exit status and output of a service's own health check, with other variables of its environment if some are given."""
         service = self._document["services"][name]
         kind, *test = compose.interpolate(service["healthcheck"]["test"], self._surroundings)
         words = ["/bin/sh", "-c", *test] if kind == "CMD-SHELL" else test
-        command = self._command(name, {**service, "entrypoint": [], "command": words}, self._root(name, service))
+        command = self._command(
+            name,
+            {**service, "entrypoint": [], "command": words, "environment": service.get("environment", {}) | instead},
+            self._root(name, service),
+        )
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=_HEALTH_SECONDS, check=False)
         return done.returncode, done.stdout + done.stderr
 

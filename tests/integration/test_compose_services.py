@@ -138,6 +138,13 @@ def test_celery_exporter_counts_the_tasks_from_an_environment_of_its_own(
     wait_until(counted, 30, lambda: f"celery-exporter counts no task: {composed.log('celery-exporter')}", every=0.5)
 
 
+def test_tools_without_an_api_behind_them_are_not_healthy(composed: Containers) -> None:
+    composed.wait_for("mcp", 10)
+    status, said = composed.health("mcp", MCP_API_URL="http://127.0.0.1:9")
+    assert status != 0
+    assert "refused" in said
+
+
 def test_beat_writes_its_schedule(composed: Containers) -> None:
     composed.wait_for("beat", 10)
 
