@@ -27,10 +27,10 @@ def admin(services: Services, monkeypatch: pytest.MonkeyPatch, caller: Callable[
 
 
 def _uncached(find: Any) -> Any:
-    def find_anew(self: KeyService, key_sha256: bytes) -> Any:
+    def find_anew(self: KeyService, key_sha256: bytes, patience_seconds: float) -> Any:
         self._known._entries.clear()
         self._refused._entries.clear()
-        return find(self, key_sha256)
+        return find(self, key_sha256, patience_seconds)
 
     return find_anew
 
