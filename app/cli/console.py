@@ -27,6 +27,14 @@ def print_json(payload: Any) -> None:
     click.echo(to_json(payload).decode())
 
 
+class _Console(Console):
+    """A console that lets the command line decide what it means that nobody reads any more."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise what rich has caught; by itself it would end the program with 1."""
+        raise  # noqa: PLE0704  (the BrokenPipeError that is being handled)
+
+
 def make_table(*columns: Column | str) -> Table:
     """Return an empty table, to be filled with text and printed by `print_table`."""
     return Table(*columns)
@@ -50,7 +58,7 @@ def print_table(table: Table) -> None:
     needed = [min(_LONGEST_WORD, max(map(_longest_word, column))) for column in columns]
     # A name is shown as it is: what looks like markup or like an emoji's name stays that text.
     width = None if sys.stdout.isatty() else sum(whole) + _GAP * len(whole)
-    console = Console(highlight=False, markup=False, emoji=False, width=width)
+    console = _Console(highlight=False, markup=False, emoji=False, width=width)
     spare = console.width - _GAP * len(columns) - sum(needed)
     if spare < 0 and rows:
         _print_records(console, titles, rows)

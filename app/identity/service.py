@@ -155,7 +155,7 @@ class KeyService:
         Raises:
             InvalidRequest: Role and agent do not fit, or a value is out of bounds.
         """
-        _check(role, name, agent_id, expires_days, rate_limit_per_minute)
+        check_new_key(role, name, agent_id, expires_days, rate_limit_per_minute)
         secret = new_secret(role)
         with self._database.transaction() as connection:
             key = repository.insert(
@@ -252,7 +252,12 @@ class KeyService:
             return list_page(connection, limit, before)
 
 
-def _check(role: KeyRole, name: str, agent_id: str | None, expires_days: int | None, rate_limit_per_minute: int | None) -> None:
+def check_new_key(role: KeyRole, name: str, agent_id: str | None, expires_days: int | None, rate_limit_per_minute: int | None) -> None:
+    """Check what `KeyService.create` is asked for.
+
+    Raises:
+        InvalidRequest: Role and agent do not fit, or a value is out of bounds.
+    """
     if (role in BOUND_ROLES) != (agent_id is not None):
         needs = "needs an" if role in BOUND_ROLES else "takes no"
         raise InvalidRequest(f"a key of role {role} {needs} agent")

@@ -120,7 +120,7 @@ def test_key_that_makes_no_sense_is_not_issued(role: KeyRole, agent_id: str | No
 @pytest.fixture
 def runner(services: Services, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
     """The command line on the test's database."""
-    monkeypatch.setattr("app.cli.keys.load_settings", lambda: services.settings)
+    monkeypatch.setattr("app.cli.keys.quiet_settings", lambda: services.settings)
     return CliRunner()
 
 
