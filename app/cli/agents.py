@@ -52,13 +52,16 @@ def export_agent(agent: str, output: Path | None) -> None:
             for line in lines:
                 sys.stdout.buffer.write(line)
             sys.stdout.buffer.flush()
-            return
-        part = output.with_name(f"{output.name}.part")
-        with part.open("wb") as file:
-            part.chmod(0o600)
-            file.writelines(lines)
-        part.replace(output)
-    click.echo(f"{output}: {total} memories of {agent}", err=True)
+        else:
+            part = output.with_name(f"{output.name}.part")
+            with part.open("wb") as file:
+                part.chmod(0o600)
+                file.writelines(lines)
+            part.replace(output)
+    if output is not None:
+        click.echo(f"{output}: {total} memories of {agent}", err=True)
+    if not total:
+        click.echo(f"{agent} has nothing: the export is empty", err=True)
 
 
 _EXPORTED = ("episodes", "semantic_memories", "working_contexts", "memory_blocks", "checkpoints")

@@ -5,16 +5,16 @@ from typing import Any
 
 import click
 
-_PROGRAM = "python -m app"
+from app.cli.interrupts import INTERRUPTED, UNREAD
 
-INTERRUPTED = 130
-"""What a shell reports of a command that Ctrl-C ended."""
+_PROGRAM = "python -m app"
 
 EVERY_EXIT = {
     0: "Done.",
     1: "Not done; one line on stderr says why.",
     2: "The command line is wrong.",
     INTERRUPTED: "Interrupted by Ctrl-C.",
+    UNREAD: "Ended by SIGPIPE: nobody read the output to its end.",
 }
 """What an exit status means of every command that does not say otherwise."""
 

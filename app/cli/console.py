@@ -6,15 +6,20 @@ from contextlib import contextmanager
 from typing import Any
 
 import click
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Column, Table
 
+from app.plain_text import escaped
 from app.serialization import to_json
 
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, and nothing else, on stdout.")
 
-_WIDTH_OF_A_FILE = 200
+_GAP = 2
+"""Blanks between two columns."""
+_LONGEST_WORD = 36
+"""What stays on one line: an id. Longer words are folded."""
 
 
 def print_json(payload: Any) -> None:
@@ -22,9 +27,17 @@ def print_json(payload: Any) -> None:
     click.echo(to_json(payload).decode())
 
 
+class _Console(Console):
+    """A console that lets the command line decide what it means that nobody reads any more."""
+
+    def on_broken_pipe(self) -> None:
+        """Raise what rich has caught; by itself it would end the program with 1."""
+        raise  # noqa: PLE0704  (the BrokenPipeError that is being handled)
+
+
 def make_table(*columns: Column | str) -> Table:
-    """Return an empty table as every command shows one: no lines, columns as wide as what they hold."""
-    return Table(*columns, box=None, pad_edge=False, header_style="bold")
+    """Return an empty table, to be filled with text and printed by `print_table`."""
+    return Table(*columns)
 
 
 def numeric(title: str) -> Column:
@@ -33,10 +46,55 @@ def numeric(title: str) -> Column:
 
 
 def print_table(table: Table) -> None:
-    """Write a table on stdout: coloured on a terminal (NO_COLOR=1 is respected), wide enough for a program elsewhere."""
-    width = None if sys.stdout.isatty() else _WIDTH_OF_A_FILE
+    """Write a table on stdout and cut nothing off.
+
+    A file gets one line for each row. On a terminal there are colours (unless NO_COLOR=1), and columns are folded; on one too narrow for
+    words and ids, each row becomes lines of its own: a value's title, and the value.
+    """
+    titles = [str(column.header) for column in table.columns]
+    rows = [[escaped(str(cell)) for cell in row] for row in zip(*(column.cells for column in table.columns), strict=True)]
+    columns = [list(column) for column in zip(titles, *rows, strict=True)]
+    whole = [max(map(cell_len, column)) for column in columns]
+    needed = [min(_LONGEST_WORD, max(map(_longest_word, column))) for column in columns]
     # A name is shown as it is: what looks like markup or like an emoji's name stays that text.
-    Console(highlight=False, markup=False, emoji=False, width=width).print(table)
+    width = None if sys.stdout.isatty() else sum(whole) + _GAP * len(whole)
+    console = _Console(highlight=False, markup=False, emoji=False, width=width)
+    spare = console.width - _GAP * len(columns) - sum(needed)
+    if spare < 0 and rows:
+        _print_records(console, titles, rows)
+        return
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    widths = _widened(needed, whole, spare) if spare >= 0 else [None] * len(columns)
+    for title, column, column_width in zip(titles, table.columns, widths, strict=True):
+        shown.add_column(title, justify=column.justify, overflow="fold", width=column_width)
+    for row in rows:
+        shown.add_row(*row)
+    console.print(shown)
+
+
+def _longest_word(text: str) -> int:
+    return max(map(cell_len, text.split()), default=0)
+
+
+def _widened(needed: list[int], whole: list[int], spare: int) -> list[int]:
+    """Return the columns' widths: those that lack little get it whole, the others share the rest."""
+    widths = needed[:]
+    order = sorted(range(len(needed)), key=lambda index: whole[index] - needed[index])
+    for place, index in enumerate(order):
+        more = min(whole[index] - needed[index], spare // (len(order) - place))
+        widths[index] += more
+        spare -= more
+    return widths
+
+
+def _print_records(console: Console, titles: list[str], rows: list[list[str]]) -> None:
+    for number, row in enumerate(rows):
+        if number:
+            console.print()
+        record = Table(Column(style="bold", no_wrap=True), Column(overflow="fold"), box=None, pad_edge=False, show_header=False)
+        for title, value in zip(titles, row, strict=True):
+            record.add_row(title, value)
+        console.print(record)
 
 
 def bars(*columns: ProgressColumn, transient: bool = True) -> Progress:

@@ -8,6 +8,7 @@ import click
 from app import database_setup
 from app.cli.command import Group
 from app.cli.console import json_option, print_json
+from app.cli.services import given_settings
 from app.config import ROLE_SECRETS, Settings, load_settings
 from app.errors import ConfigurationError
 from app.stack import control
@@ -50,7 +51,7 @@ def bootstrap(*, superuser_url_file: Path | None, superuser_url: str | None, sup
     elif superuser_url_file is None and superuser_url is not None and superuser_password_file is not None:
         url = _url_with_password(superuser_url, superuser_password_file)
     else:
-        raise ConfigurationError("say who the superuser is: --superuser-url-file, or --superuser-url with --superuser-password-file")
+        raise click.UsageError("say who the superuser is: --superuser-url-file, or --superuser-url with --superuser-password-file")
     settings = load_settings()
     database_setup.bootstrap(settings, url)
     if as_json:
@@ -62,7 +63,7 @@ def bootstrap(*, superuser_url_file: Path | None, superuser_url: str | None, sup
 def _url_with_password(raw: str, file: Path) -> str:
     url = urlsplit(raw)
     if not url.scheme.startswith("postgresql") or not url.username or url.password is not None:
-        raise ConfigurationError("--superuser-url must look like postgresql://user@host:port/postgres, without a password")
+        raise click.UsageError("--superuser-url must look like postgresql://user@host:port/postgres, without a password")
     password = file.read_text(encoding="utf-8").strip()
     if not password:
         raise ConfigurationError(f"{file} is empty; write the superuser's password into it")
@@ -75,7 +76,7 @@ def _url_with_password(raw: str, file: Path) -> str:
 @json_option
 def migrate(revision: str, as_json: bool) -> None:
     """Bring the schema up to a revision and register the keys in the secret files."""
-    settings = load_settings()
+    settings = given_settings()
     database_setup.migrate(settings, revision)
     database_setup.ensure_first_keys(settings)
     current = database_setup.current_revision(settings)

@@ -6,8 +6,9 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from app.cli.command import INTERRUPTED, Command
+from app.cli.command import Command
 from app.cli.console import json_option, print_json
+from app.cli.interrupts import INTERRUPTED
 from app.config import Settings, load_settings
 from app.demo.report import make_console
 from app.demo.run import DemoResult, run_demo

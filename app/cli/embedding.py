@@ -12,9 +12,10 @@ from typing import Any
 import click
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
 
-from app.cli.command import INTERRUPTED, Group
+from app.cli.command import Group
 from app.cli.console import bars, json_option, make_table, numeric, print_json, print_table
-from app.config import Settings, load_settings
+from app.cli.interrupts import INTERRUPTED
+from app.cli.services import quiet_settings
 from app.db import Database
 from app.embedding.encoder import Encoder, load_encoder
 from app.embedding.migration import Finished, ModelMigration, Progress, Tell
@@ -22,22 +23,14 @@ from app.embedding.model_roles import require_sound
 from app.embedding.models import EmbeddingModel
 from app.embedding.weights import find_weights
 from app.errors import ConfigurationError
-from app.observability.logs import configure_logging
 from app.search.encoding import LOOK_SECONDS
 
 _STEPS = {"enqueue": "agents enqueued", "embed": "agents complete", "copy": "copies on episodes renewed", "drop": "rows deleted"}
 
 
-def _settings() -> Settings:
-    settings = load_settings()
-    # What a command did it prints itself; its log has only what went wrong.
-    configure_logging(settings.model_copy(update={"log_level": "WARNING"}), "command")
-    return settings
-
-
 @contextmanager
 def _migration(tell: Tell = lambda _: None) -> Iterator[ModelMigration]:
-    settings = _settings()
+    settings = quiet_settings()
     owner = Database(settings, "nexus_superuser", "nexus model migration", statement_timeout_seconds=0)
     worker = Database(settings, "nexus_worker", "nexus model migration", statement_timeout_seconds=0)
     try:
@@ -144,7 +137,7 @@ def migrate(*, source: str, rate: float | None, accept_dead: bool, keep_active: 
         raise click.BadParameter("must be a number", param_hint="--rate")
     # Workers run elsewhere: what they are told must not depend on where this command was typed.
     source = str(Path(source).absolute()) if source and Path(source).is_dir() else source
-    pinned = _settings().embedding_model
+    pinned = quiet_settings().embedding_model
     encoder = load_encoder(source, "fp32", 1)
     _refuse_pinned(pinned, encoder)
     require_sound(encoder)

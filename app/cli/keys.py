@@ -10,14 +10,15 @@ import click
 
 from app.cli.command import Group
 from app.cli.console import json_option, make_table, print_json, print_table
-from app.config import load_settings
+from app.cli.services import quiet_settings
 from app.db import Database
+from app.errors import InvalidRequest
 from app.identity.models import ApiKey, IssuedKey, KeyRole
-from app.identity.service import KeyService
+from app.identity.service import KeyService, check_new_key
 
 
 def _service() -> KeyService:
-    return KeyService(Database(load_settings(), "nexus_app", "nexus-keys"), cache_seconds=0)
+    return KeyService(Database(quiet_settings(), "nexus_app", "nexus-keys"), cache_seconds=0)
 
 
 def _as_json(key: ApiKey) -> dict[str, Any]:
@@ -39,6 +40,10 @@ def keys() -> None:
 @json_option
 def create(*, role: KeyRole, agent: str | None, name: str, expires_days: int | None, rate_limit: int | None, as_json: bool) -> None:
     """Issue a key and print it; it cannot be shown again."""
+    try:
+        check_new_key(role, name, agent, expires_days, rate_limit)
+    except InvalidRequest as error:
+        raise click.UsageError(error.message) from error
     _print_issued(
         _service().create(role=role, name=name, agent_id=agent, expires_days=expires_days, rate_limit_per_minute=rate_limit), as_json
     )

@@ -3,13 +3,15 @@
 import importlib
 import os
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
 from click.shell_completion import CompletionItem
 
-from app.cli.command import INTERRUPTED, Group
+from app.cli.command import Group
 from app.cli.completion import COMPLETE_VARIABLE
+from app.cli.interrupts import INTERRUPTED, end_unread, ends_at_once
 from app.config import load_settings
 from app.errors import NexusError
 from app.stack.control import attach
@@ -50,7 +52,8 @@ class LazyGroup(Group):
         if cmd_name not in _OWN_SERVERS:
             _use_running_stack()
         module, _, attribute = entry[0].partition(":")
-        command = getattr(importlib.import_module(module), attribute)
+        with ends_at_once():
+            command = getattr(importlib.import_module(module), attribute)
         if not isinstance(command, click.Command):
             raise TypeError(f"{entry[0]} is not a click command")
         return command
@@ -71,6 +74,9 @@ class LazyGroup(Group):
         except KeyboardInterrupt:
             click.echo("\ninterrupted", err=True)
             raise SystemExit(INTERRUPTED) from None
+        except BrokenPipeError:
+            end_unread()
+            raise
 
     def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Write what every command has in common."""
@@ -81,7 +87,11 @@ class LazyGroup(Group):
 _IN_COMMON = (
     ("COMMAND --help", "Says what it does, shows examples, and lists its exit statuses."),
     ("--json", "Results as JSON on stdout, alone; what is said to people goes to stderr."),
-    ("exit status", "0 done; 1 not done, one line on stderr says why; 2 the command line is wrong; others where a command's help says so."),
+    (
+        "exit status",
+        "0 done; 1 not done, one line on stderr says why; 2 the command line is wrong; 130 interrupted; "
+        "141 nobody read the output to its end; others where a command's help says so.",
+    ),
 )
 
 
@@ -103,6 +113,10 @@ def nexus(ctx: click.Context) -> None:
 
 def main() -> None:
     """Run the command line; an expected error is one line on stderr and exit status 1."""
+    if sys.stderr is None:
+        sys.stderr = Path(os.devnull).open("w", encoding="utf-8")  # noqa: SIM115  (held to the end)
+    if sys.stdout is None:  # Closed by the caller: the next file opened would take its place, and results be lost.
+        _fail("stdout is closed; send it to /dev/null if nobody is to read it")
     try:
         nexus(prog_name="python -m app", complete_var=COMPLETE_VARIABLE)
     except NexusError as error:

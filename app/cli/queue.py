@@ -9,7 +9,6 @@ import click
 from app.cli.command import Group
 from app.cli.console import json_option, make_table, numeric, print_json, print_table, progress_bar
 from app.cli.services import open_services
-from app.errors import InvalidRequest
 from app.queue.dead import DeadCauses, DeadPage, DeadSelection
 from app.queue.status import QueueStatus
 
@@ -49,7 +48,7 @@ def status(as_json: bool) -> None:
 def dead(cause: str | None, limit: int | None, after: UUID | None, as_json: bool) -> None:
     """Show the dead rows by cause, or list those of one cause."""
     if cause is None and (limit, after) != (None, None):
-        raise InvalidRequest("--limit and --after belong to a list of rows: give --cause CAUSE with them")
+        raise click.UsageError("--limit and --after belong to a list of rows: give --cause CAUSE with them")
     service = open_services().dead_rows
     if cause is None:
         causes = service.causes()
@@ -60,7 +59,7 @@ def dead(cause: str | None, limit: int | None, after: UUID | None, as_json: bool
 
 
 @queue.command(
-    exits={1: "Not exactly one selection, the question was answered with no, or another error."},
+    exits={1: "The question was answered with no, or another error."},
     examples=["queue replay --cause 'worker_lost: WorkerLostError'", "queue replay --id ID --id ID", "queue replay --all --yes"],
 )
 @click.option("--cause", type=_Cause(), default=None, help="Replay the rows of this cause, as `queue dead` spells it.")
@@ -71,7 +70,7 @@ def dead(cause: str | None, limit: int | None, after: UUID | None, as_json: bool
 def replay(cause: str | None, ids: tuple[UUID, ...], everything: bool, yes: bool, as_json: bool) -> None:
     """Give dead rows a new set of attempts, 1,000 rows a transaction."""
     if sum((cause is not None, bool(ids), everything)) != 1:
-        raise InvalidRequest("say which rows to replay: exactly one of --cause CAUSE, --id ID (may be repeated) and --all")
+        raise click.UsageError("say which rows to replay: exactly one of --cause CAUSE, --id ID (may be repeated) and --all")
     service = open_services().dead_rows
     selection = DeadSelection(ids=ids or None, cause=cause)
     expected = service.count(selection)

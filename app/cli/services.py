@@ -12,8 +12,8 @@ def open_services() -> Services:
     return build_services(quiet_settings())
 
 
-def quiet_settings() -> Settings:
-    """Return the settings, with logs of what went wrong only.
+def given_settings() -> Settings:
+    """Return the settings of the stack that runs here, or of the database that DATABASE_URL names.
 
     Raises:
         StackError: No stack runs here and none is named.
@@ -21,6 +21,16 @@ def quiet_settings() -> Settings:
     settings = load_settings()
     if not is_given(settings, "database_url"):
         raise control.none_runs(settings)
+    return settings
+
+
+def quiet_settings() -> Settings:
+    """Return the same, with logs of what went wrong only.
+
+    Raises:
+        StackError: No stack runs here and none is named.
+    """
+    settings = given_settings()
     # What a command did it prints itself; its log has only what went wrong, and on stderr.
     configure_logging(settings.model_copy(update={"log_level": "WARNING"}), "command")
     return settings

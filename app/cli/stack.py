@@ -12,8 +12,9 @@ from urllib.parse import urlsplit
 
 import click
 
-from app.cli.command import INTERRUPTED, Command, Group
+from app.cli.command import Command, Group
 from app.cli.console import json_option, make_table, numeric, print_json, print_table
+from app.cli.interrupts import INTERRUPTED
 from app.config import ROLE_SECRETS, Role, Settings, load_settings
 from app.errors import StackError
 from app.stack import control, environment

@@ -10,7 +10,7 @@ from werkzeug.exceptions import NotFound
 
 from app.api.services import services
 from app.console import pages, sessions
-from app.errors import RateLimited, Unauthenticated
+from app.errors import DatabaseUnavailable, RateLimited, Unauthenticated
 
 blueprint = Blueprint("entrance", __name__)
 
@@ -75,11 +75,19 @@ def sign_in() -> Response:
 
 @blueprint.post("/sign-out")
 def sign_out() -> Response:
-    """End the session, also for whoever has a copy of its cookie."""
+    """End the session, also for whoever has a copy of its cookie.
+
+    Raises:
+        DatabaseUnavailable: It could not be ended: the cookie stays, for one to try again.
+    """
     held = sessions.current()
+    if held is not None:
+        try:
+            services().sessions.end(held)
+        except DatabaseUnavailable as error:
+            raise DatabaseUnavailable("you are not signed out: your session still holds; sign out again once PostgreSQL is back") from error
     session.clear()
     if held is not None:
-        services().sessions.end(held)
         flash("You are signed out.", "good")
     return _go(url_for("console.entrance.show_sign_in"))
 

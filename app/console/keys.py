@@ -75,7 +75,8 @@ def show_audit(query: AuditQuery) -> Response:
     entries = services().keys.audit(query.limit, query.before)
     names = {key.key_id: key.name for key in services().keys.list_keys()}
     older = entries[-1].audit_id if len(entries) == query.limit else None
-    return pages.page("audit.html", entries=entries, names=names, older=older, query=query)
+    by_text = {str(key_id): name for key_id, name in names.items()}
+    return pages.page("audit.html", entries=entries, names=names, names_by_text=by_text, older=older, query=query)
 
 
 def _list(issued: IssuedKey | None) -> Response:

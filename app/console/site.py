@@ -11,10 +11,11 @@ from jinja2 import StrictUndefined
 from werkzeug.exceptions import BadRequest, ClientDisconnected, HTTPException, NotFound, RequestTimeout
 
 from app.api.problems import status_of
+from app.api.services import services
 from app.config import Settings
 from app.console import dead, entrance, episodes, integrity, keys, overview, pages, search, sessions
 from app.console.entrance import arrives_from_elsewhere
-from app.errors import NexusError, RateLimited, Unauthenticated, Unavailable
+from app.errors import DatabaseUnavailable, NexusError, RateLimited, Unauthenticated, Unavailable
 
 NAME = "console"
 """The outermost blueprint; every page's endpoint begins with it."""
@@ -51,8 +52,9 @@ _WHAT_TO_DO = {
     422: "Go back and change what it names.",
     429: "Wait a moment, then reload the page.",
     500: "The server's log says what happened, under the request id below.",
-    503: "This page tries again by itself. On the server, `python -m app stack status` says which part is down.",
+    503: "Go back and try again in a moment; nothing is lost.",
 }
+_TRIES_AGAIN = "This page tries again by itself, every 5 seconds."
 
 blueprint = Blueprint(NAME, __name__, url_prefix="/console", template_folder="templates")
 for part in (entrance, overview, dead, search, episodes, integrity, keys):
@@ -126,7 +128,7 @@ def show_error(error: NexusError) -> Response:
     status = status_of(error)
     if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
         structlog.get_logger().warning("request_failed", code=error.code, exc_info=error)
-    answer = _error_page(status, error.code, error.message)
+    answer = _error_page(status, error.code, error.message, is_outage=isinstance(error, DatabaseUnavailable))
     if isinstance(error, Unavailable | RateLimited):
         answer.headers["Retry-After"] = str(error.retry_after_seconds)
     return answer
@@ -152,12 +154,13 @@ def show_crash(error: Exception) -> Response:
     return _error_page(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", "an unexpected error happened")
 
 
-def _error_page(status: int, code: str, message: str) -> Response:
+def _error_page(status: int, code: str, message: str, *, is_outage: bool = False) -> Response:
     template = "error_part.html" if pages.is_partial() else "error.html"
-    title = HTTPStatus(status).phrase
-    advice = _WHAT_TO_DO.get(status, "Go back, or begin at the overview.")
-    retries = status == HTTPStatus.SERVICE_UNAVAILABLE and request.method == "GET"
-    return pages.page(template, status, title=title, status=status, code=code, message=message, advice=advice, retries=retries)
+    # A form that was sent is not sent again by itself, and a part of a page loads nothing.
+    retries = status == HTTPStatus.SERVICE_UNAVAILABLE and request.method == "GET" and not pages.is_partial()
+    advice = _TRIES_AGAIN if retries else _WHAT_TO_DO.get(status, "Go back, or begin at the overview.")
+    values = {"title": HTTPStatus(status).phrase, "code": code, "message": message, "advice": advice, "retries": retries}
+    return pages.page(template, status, status=status, is_outage=is_outage, port=services().settings.port, **values)
 
 
 def install(app: Flask, settings: Settings) -> None:

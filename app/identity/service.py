@@ -18,6 +18,7 @@ from app.errors import Conflict, DatabaseUnavailable, InvalidRequest, NotFound, 
 from app.identity import repository
 from app.identity.api_keys import digest, new_secret
 from app.identity.models import BOUND_ROLES, ApiKey, IssuedKey, KeyRole, Principal
+from app.plain_text import is_plain
 
 AGENT_ID_PATTERN = r"^[A-Za-z0-9._@-]{1,128}$"
 """What an agent may be called; the database checks the same."""
@@ -145,7 +146,7 @@ class KeyService:
 
         Args:
             role: What it may do.
-            name: What people call it; 1 to 128 characters.
+            name: What people call it; 1 to 128 characters that a terminal shows as they are.
             agent_id: The agent it is bound to; needed for agent and readonly keys, refused for the others.
             expires_days: Days until it stops working; None for never.
             rate_limit_per_minute: Requests it may make in a minute; None for the server's default.
@@ -154,7 +155,7 @@ class KeyService:
         Raises:
             InvalidRequest: Role and agent do not fit, or a value is out of bounds.
         """
-        _check(role, name, agent_id, expires_days, rate_limit_per_minute)
+        check_new_key(role, name, agent_id, expires_days, rate_limit_per_minute)
         secret = new_secret(role)
         with self._database.transaction() as connection:
             key = repository.insert(
@@ -251,14 +252,21 @@ class KeyService:
             return list_page(connection, limit, before)
 
 
-def _check(role: KeyRole, name: str, agent_id: str | None, expires_days: int | None, rate_limit_per_minute: int | None) -> None:
+def check_new_key(role: KeyRole, name: str, agent_id: str | None, expires_days: int | None, rate_limit_per_minute: int | None) -> None:
+    """Check what `KeyService.create` is asked for.
+
+    Raises:
+        InvalidRequest: Role and agent do not fit, or a value is out of bounds.
+    """
     if (role in BOUND_ROLES) != (agent_id is not None):
         needs = "needs an" if role in BOUND_ROLES else "takes no"
         raise InvalidRequest(f"a key of role {role} {needs} agent")
     if agent_id is not None and not is_agent_id(agent_id):
         raise InvalidRequest(f"the agent must match {AGENT_ID_PATTERN}")
-    if not name.strip() or len(name) > 128 or "\0" in name:
+    if not name.strip() or len(name) > 128:
         raise InvalidRequest("the name must have 1 to 128 characters")
+    if not is_plain(name):
+        raise InvalidRequest("the name must hold no control characters, line breaks or marks that turn the direction of writing")
     if expires_days is not None and not 1 <= expires_days <= 36_500:
         raise InvalidRequest("a key expires after 1 to 36,500 days")
     if rate_limit_per_minute is not None and not 1 <= rate_limit_per_minute <= MAX_RATE_LIMIT:

@@ -6,6 +6,7 @@ from uuid import uuid4
 
 import pytest
 from click.testing import CliRunner
+from flask.testing import FlaskClient
 from sqlalchemy import text
 
 from app.bootstrap import Services
@@ -119,7 +120,7 @@ def test_key_that_makes_no_sense_is_not_issued(role: KeyRole, agent_id: str | No
 @pytest.fixture
 def runner(services: Services, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
     """The command line on the test's database."""
-    monkeypatch.setattr("app.cli.keys.load_settings", lambda: services.settings)
+    monkeypatch.setattr("app.cli.keys.quiet_settings", lambda: services.settings)
     return CliRunner()
 
 
@@ -140,3 +141,23 @@ def test_command_line_creates_lists_and_revokes(runner: CliRunner, impatient: Ke
         impatient.authenticate(key["key"])
     plain = runner.invoke(keys, ["create", "--role", "admin", "--name", "root"])
     assert impatient.authenticate(plain.stdout.strip()).role == "admin"
+
+
+NAMES_THAT_STEER = ["\x1b[31mred", "a\r\nb", "a\tb", "\u202egnp.exe", "a\u2028b", "\x7f", "a\x9bm", "\u2066x"]
+
+
+@pytest.mark.parametrize("name", NAMES_THAT_STEER)
+def test_name_that_would_steer_a_terminal_is_refused(name: str, impatient: KeyService) -> None:
+    with pytest.raises(InvalidRequest, match="control characters"):
+        impatient.create(role="operator", name=name, agent_id=None, expires_days=None)
+
+
+def test_name_in_any_script_is_a_name(impatient: KeyService) -> None:
+    for name in ("ключ Ады", "المفتاح", "鍵 🔑", "family 👩‍💻"):
+        assert impatient.create(role="operator", name=name, agent_id=None, expires_days=None).key.name == name
+
+
+@pytest.mark.parametrize("name", NAMES_THAT_STEER)
+def test_api_refuses_such_a_name(name: str, client: FlaskClient) -> None:
+    answer = client.post("/keys", json={"role": "operator", "name": name})
+    assert (answer.status_code, answer.get_json()["code"]) == (422, "invalid_request")

@@ -15,7 +15,7 @@ FIELDS = {name.upper() for name in Settings.model_fields}
 # Read past the settings: by the tools over stdio, whose surroundings belong to the agent, and by gunicorn before it is one.
 READ_ELSEWHERE = {"NEXUS_API_KEY", "NEXUS_API_KEY_FILE", "NEXUS_AGENT_ID", "PROMETHEUS_MULTIPROC_DIR"}
 # Told to the libraries and the system, not by an operator.
-OF_THE_SYSTEM = {"PATH", "TOKENIZERS_PARALLELISM"}
+OF_THE_SYSTEM = {"PATH", "PATH_INFO", "TOKENIZERS_PARALLELISM"}
 
 
 def test_example_environment_names_every_setting_and_what_compose_takes_and_no_other() -> None:

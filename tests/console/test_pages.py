@@ -329,3 +329,9 @@ def test_empty_system_has_pages_that_say_what_to_do(admin: Visitor) -> None:
         "/console/integrity": "Nothing is sealed yet.",
     }.items():
         assert advice in text_of(admin, path)
+
+
+def test_keys_show_their_ids_and_the_audit_log_their_names(admin: Visitor, services: Services) -> None:
+    key = services.keys.create(role="operator", name="one of two", agent_id=None, expires_days=None).key
+    assert f'<span class="note mono">{key.key_id}</span>' in admin.get("/console/keys").get_data(as_text=True)
+    assert f'one of two<span class="note mono">{key.key_id}</span>' in admin.get("/console/audit").get_data(as_text=True)

@@ -260,6 +260,44 @@ def test_console_without_a_database_says_so_and_lets_nobody_in(admin: Visitor, m
     assert (answer.status_code, answer.headers["Retry-After"]) == (503, "2")
     assert "cannot be reached" in text
     assert 'http-equiv="refresh" content="5"' in text
+    assert "tries again by itself" in text
+    said = ("PostgreSQL cannot be", "acknowledged is safe", "refused with 503", "stack status", "/health", "docs/troubleshooting.md")
+    assert {words: words in text for words in said} == dict.fromkeys(said, True)
+
+
+def test_page_says_that_it_tries_again_only_where_it_does(admin: Visitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    token = admin.token()
+
+    def fail(*_: object) -> object:
+        raise DatabaseUnavailable("the database cannot be reached or gave up; try again")
+
+    monkeypatch.setattr(SessionService, "key_of", fail)
+    for answer in (admin.post("/console/dead/replay", {"all": "yes"}, token=token), admin.get("/console/live/queue", HX_Request="true")):
+        text = answer.get_data(as_text=True)
+        assert answer.status_code == 503
+        assert "PostgreSQL cannot be reached" in text
+        assert "tries again" not in text
+        assert "http-equiv" not in text
+
+
+def test_sign_out_that_cannot_be_written_keeps_the_session_and_says_so(
+    admin: Visitor, app: Application, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy, token = with_cookie(app, cookie_of(admin)), admin.token()
+
+    def fail(*_: object) -> object:
+        raise DatabaseUnavailable("the database cannot be reached or gave up; try again")
+
+    with monkeypatch.context() as outage:
+        outage.setattr(SessionService, "end", fail)
+        answer = admin.post("/console/sign-out", token=token)
+        assert answer.status_code == 503
+        assert "your session still holds" in answer.get_data(as_text=True)
+        assert "You are signed out" not in answer.get_data(as_text=True)
+    assert admin.is_signed_in()
+    assert admin.post("/console/sign-out").status_code == 303
+    assert not admin.is_signed_in()
+    assert copy.get("/console/").status_code == 303
 
 
 def test_session_service_knows_nobody_else(services: Services, admin: Visitor) -> None:

@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import pty
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -17,6 +18,7 @@ from click.testing import CliRunner, Result
 from app.bootstrap import Services
 from app.cli.main import main, nexus
 from app.config import Settings
+from app.stack.layout import PROJECT_ROOT
 from tests.factories.episodes import new_episode
 
 Run = Callable[..., Result]
@@ -107,6 +109,11 @@ def test_file_that_cannot_be_used_is_one_line(tmp_path: Path, monkeypatch: pytes
         ("queue", "status", "--jsno"),
         ("reconcile", "run", "--kind", "it"),
         ("agents", "export", "a b"),
+        ("queue", "replay"),
+        ("queue", "dead", "--limit", "3"),
+        ("keys", "create", "--role", "agent", "--name", "x"),
+        ("keys", "create", "--role", "operator", "--name", "\x1b[31mred"),
+        ("db", "bootstrap"),
     ],
 )
 @pytest.mark.usefixtures("environment")
@@ -120,6 +127,60 @@ def test_wrong_command_line_is_two(arguments: tuple[str, ...], monkeypatch: pyte
 def test_database_that_is_gone_is_one_line_and_one(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("DATABASE_URL", "postgresql://127.0.0.1:1/none")
     assert _main(monkeypatch, capsys, "keys", "list", "--json") == (1, "error: the database cannot be reached or gave up; try again\n")
+
+
+@pytest.mark.parametrize("line", ["keys list", "keys audit", "embedding status", "db migrate", "queue status"])
+def test_without_a_stack_a_command_says_so(
+    line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("DATA_DIR", str(tmp_path))
+    status, said = _main(monkeypatch, capsys, *line.split())
+    assert (status, said.startswith("error: no stack runs here; start one")) == (1, True), said
+
+
+@pytest.mark.usefixtures("environment")
+def test_output_that_nobody_reads_ends_the_command_quietly() -> None:
+    for line in ("keys audit --json", "keys list", "agents export alice", "queue status"):
+        reader, writer = os.pipe()
+        os.close(reader)
+        done = subprocess.run([sys.executable, "-m", "app", *line.split()], stdout=writer, stderr=subprocess.PIPE, text=True, check=False)
+        os.close(writer)
+        assert done.returncode == -signal.SIGPIPE, line
+        assert "rror" not in done.stderr, line
+
+
+@pytest.mark.usefixtures("environment")
+def test_closed_stdout_is_one_line() -> None:
+    done = subprocess.run(["sh", "-c", f"{sys.executable} -m app keys list >&-"], stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (1, "error: stdout is closed; send it to /dev/null if nobody is to read it\n")
+    silent = subprocess.run(["sh", "-c", f"{sys.executable} -m app keys list 2>&-"], stdout=subprocess.PIPE, text=True, check=False)
+    assert (silent.returncode, silent.stdout.split()[:2]) == (0, ["key", "id"])
+
+
+def test_interrupt_while_it_imports_is_130(tmp_path: Path) -> None:
+    """A module that is slow to import stands for those that are."""
+    (tmp_path / "rich.py").write_text("import time\nprint('importing', flush=True)\ntime.sleep(30)\n")
+    (tmp_path / "click.py").write_text("import rich\n")
+    program = subprocess.Popen(
+        [sys.executable, "-m", "app", "keys", "list"],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}:{PROJECT_ROOT}"},
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert program.stdout is not None
+    assert program.stdout.readline() == "importing\n"
+    program.send_signal(signal.SIGINT)
+    _, said = program.communicate(timeout=20)
+    assert (program.returncode, said) == (130, "\ninterrupted\n")
+
+
+def test_agent_that_has_nothing_is_said(run: Run) -> None:
+    done = run("agents export nobody")
+    assert done.exit_code == 0
+    assert "nobody has nothing" in done.stderr
+    assert len(done.stdout.splitlines()) == 2
 
 
 @pytest.mark.usefixtures("environment")

@@ -31,9 +31,8 @@ def migrate(database_settings: Settings, encoders: dict[str, FakeEncoder], monke
     """Run `embedding migrate --model /models/other`: migrate(encoder, **settings)."""
 
     def call(*arguments: str, fingerprint: str = OTHER, **settings: Any) -> Result:
-        monkeypatch.setattr(command, "load_settings", lambda: database_settings.model_copy(update=settings))
+        monkeypatch.setattr(command, "quiet_settings", lambda: database_settings.model_copy(update=settings))
         monkeypatch.setattr(command, "load_encoder", lambda *_: encoders[fingerprint])
-        monkeypatch.setattr(command, "configure_logging", lambda *_: None)
         monkeypatch.setattr(command, "LOOK_SECONDS", 0.0)
         return CliRunner().invoke(command.embedding, ["migrate", "--model", "/models/other", *arguments])
 
