@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+from psycopg2 import InternalError
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.exc import DataError, DBAPIError, DisconnectionError, IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -18,6 +19,7 @@ _SET_AGENT = text("SET LOCAL app.current_agent_id = :agent_id; SET LOCAL app.tra
 
 _FOREIGN_KEY_VIOLATION = "23503"
 _READ_ONLY = "25006"
+_RAISED_BY_FUNCTION = "exec_stmt_raise"
 _DEADLOCK_DETECTED = "40P01"
 
 _REFUSED = "password authentication failed"
@@ -113,7 +115,7 @@ class Database:
         except DBAPIError as error:
             if is_committing and error.connection_invalidated:
                 raise OutcomeUnknown("the database connection was lost during the commit; try again") from error
-            if getattr(error.orig, "pgcode", None) == _READ_ONLY:  # A standby, or a server that guards a full disk.
+            if _is_of_a_read_only_server(error.orig):
                 raise DatabaseUnavailable("the database takes no writes: it is read-only; try again") from error
             if getattr(error.orig, "pgcode", None) == _DEADLOCK_DETECTED:
                 raise DeadlockVictim("the database ended one of two requests that waited for each other; try again") from error
@@ -126,6 +128,13 @@ class Database:
     def close(self) -> None:
         """Close every pooled connection."""
         self.engine.dispose()
+
+
+def _is_of_a_read_only_server(error: BaseException | None) -> bool:
+    """Return whether the server takes no writes: a standby, or one that guards a full disk. Triggers that guard a row raise the same code."""
+    if not isinstance(error, InternalError) or error.pgcode != _READ_ONLY:
+        return False
+    return bool(error.diag.source_function != _RAISED_BY_FUNCTION)
 
 
 def _read_password_anew(engine: Engine, settings: Settings, role: Role) -> None:
