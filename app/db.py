@@ -131,7 +131,7 @@ class Database:
 
 
 def _is_of_a_read_only_server(error: BaseException | None) -> bool:
-    """Return whether the server takes no writes: a standby, or one that guards a full disk. Triggers that guard a row raise the same code."""
+    """Return whether the server takes no writes, as a standby does. A trigger that guards a row raises the same code."""
     if not isinstance(error, InternalError) or error.pgcode != _READ_ONLY:
         return False
     return bool(error.diag.source_function != _RAISED_BY_FUNCTION)
