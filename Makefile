@@ -6,7 +6,7 @@ RUN := $(VENV)/bin/python -m
 STAMP := $(VENV)/.installed-$(shell cksum requirements.txt 2>/dev/null | cut -d' ' -f1)
 
 .DEFAULT_GOAL := help
-.PHONY: help install secrets demo run test check check-code check-service faults soak bench rivals format psql clean
+.PHONY: help install secrets demo run test check check-code check-stack check-service faults soak bench rivals format psql clean
 
 help: ## Print this help.
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z]+:.*## / {printf "  make %-9s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -40,16 +40,20 @@ test: $(STAMP) ## Run every test.
 	@$(RUN) pytest
 
 check: $(STAMP) ## What continuous integration runs: lint, format, types, import contracts, tests.
-	@$(MAKE) --no-print-directory --jobs=2 check-code check-service
+	@$(MAKE) --no-print-directory --jobs=2 check-stack check-service
 
-# Beside the others, which mostly wait for processes; what it says stands together.
+# Two halves of about the same length. That of whole stacks mostly waits for processes, so the cores have time for the other.
+check-stack: check-code
+	@$(RUN) pytest tests/acceptance tests/faults > $(VENV)/check-stack.log 2>&1 || { cat $(VENV)/check-stack.log; exit 1; }
+	@cat $(VENV)/check-stack.log
+
 check-code: $(STAMP)
 	@{ $(RUN) ruff check . && $(RUN) ruff format --check . && $(RUN) mypy && $(VENV)/bin/lint-imports && \
 		$(RUN) pytest tests/unit tests/architecture; } > $(VENV)/check-code.log 2>&1 || { cat $(VENV)/check-code.log; exit 1; }
 	@cat $(VENV)/check-code.log
 
 check-service: $(STAMP)
-	@$(RUN) pytest --ignore=tests/unit --ignore=tests/architecture
+	@$(RUN) pytest --ignore=tests/unit --ignore=tests/architecture --ignore=tests/acceptance --ignore=tests/faults
 
 faults: $(STAMP) ## Kill, stop, flood and cut everything, one case after the other; FAULTS_REPORT=folder keeps the report.
 	@$(RUN) pytest tests/faults --faults=full $(if $(FAULTS_REPORT),--faults-report=$(FAULTS_REPORT))
