@@ -44,7 +44,7 @@ check: $(STAMP) ## What continuous integration runs: lint, format, types, import
 
 # Two halves of about the same length. That of whole stacks mostly waits for processes, so the cores have time for the other.
 check-stack: check-code
-	@$(RUN) pytest tests/acceptance tests/faults > $(VENV)/check-stack.log 2>&1 || { cat $(VENV)/check-stack.log; exit 1; }
+	@$(RUN) pytest tests/acceptance tests/faults tests/console tests/migrations > $(VENV)/check-stack.log 2>&1 || { cat $(VENV)/check-stack.log; exit 1; }
 	@cat $(VENV)/check-stack.log
 
 check-code: $(STAMP)
@@ -53,7 +53,7 @@ check-code: $(STAMP)
 	@cat $(VENV)/check-code.log
 
 check-service: $(STAMP)
-	@$(RUN) pytest --ignore=tests/unit --ignore=tests/architecture --ignore=tests/acceptance --ignore=tests/faults
+	@$(RUN) pytest --ignore=tests/unit --ignore=tests/architecture --ignore=tests/acceptance --ignore=tests/faults --ignore=tests/console --ignore=tests/migrations
 
 faults: $(STAMP) ## Kill, stop, flood and cut everything, one case after the other; FAULTS_REPORT=folder keeps the report.
 	@$(RUN) pytest tests/faults --faults=full $(if $(FAULTS_REPORT),--faults-report=$(FAULTS_REPORT))
